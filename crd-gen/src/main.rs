@@ -1,0 +1,3 @@
+//! crd-gen.
+
+fn main() {}

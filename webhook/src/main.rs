@@ -1,0 +1,3 @@
+//! webhook.
+
+fn main() {}

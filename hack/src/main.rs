@@ -1,3 +1,45 @@
-//! hack.
+//! The commands by which people work on openelb-rs. The scripts `hack/test` and `hack/bench` are thin doors to this
+//! program; every command says what it does while it does it, and is safe to run twice.
 
-fn main() {}
+mod bench;
+mod command;
+mod prerequisites;
+mod tally;
+mod test;
+mod tier;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "hack",
+    about = "Work on openelb-rs: run the tests, run the benchmarks."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every test tier, or the ones named, and print a summary line per tier.
+    Test(test::Args),
+    /// Run a benchmark against its yardstick and print a table.
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Test(args) => Ok(test::run(&args)),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("hack: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

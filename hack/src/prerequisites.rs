@@ -1,0 +1,80 @@
+//! What the tiers need beyond Rust: installed where it is missing, and said.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::command::{cargo, program, read, root, say, show};
+
+/// The version of cargo-deny that the checks are written for.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Whether this process may make network namespaces without help.
+pub(crate) fn is_root() -> bool {
+    let mut id = program("id");
+    id.arg("-u");
+    read(id).is_ok_and(|uid| uid.trim() == "0")
+}
+
+/// Where built tools are kept: outside the source tree, so that a fresh clone finds them again.
+pub(crate) fn cache() -> PathBuf {
+    std::env::var_os("OPENELB_CACHE").map_or_else(
+        || {
+            let home = std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
+            home.join(".cache/openelb")
+        },
+        PathBuf::from,
+    )
+}
+
+/// The path of cargo-deny in our own cache, built there once.
+///
+/// # Errors
+/// It cannot be built.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    let home = cache().join(format!("cargo-deny-{CARGO_DENY}"));
+    let path = home.join("bin/cargo-deny");
+    if !path.exists() {
+        say(&format!(
+            "building cargo-deny {CARGO_DENY} (once, about two minutes)"
+        ));
+        let mut install = cargo();
+        install
+            .args([
+                "install",
+                "--quiet",
+                "--locked",
+                "--version",
+                CARGO_DENY,
+                "--root",
+            ])
+            .arg(&home)
+            .arg("cargo-deny");
+        show(install).context("cargo-deny is needed by the lint tier")?;
+    }
+    Ok(path)
+}
+
+/// Installs the Debian packages that a tier uses, where they are missing.
+///
+/// # Errors
+/// apt fails, or packages are missing and we are not root.
+pub(crate) fn apt_packages(tier: &str) -> Result<()> {
+    let script = root().join("hack/tools/apt");
+    let mut install = program(script);
+    install.arg(tier);
+    show(install).map(drop)
+}
+
+/// Builds the parts of the test world that a tier uses, where they are missing.
+///
+/// # Errors
+/// A part cannot be built.
+pub(crate) fn tools(parts: &[&str]) -> Result<()> {
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let mut build = program(root().join("hack/tools/build"));
+    build.args(parts);
+    show(build).map(drop)
+}

@@ -1,0 +1,218 @@
+//! The test tiers: what each runs and what it needs.
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use serde::Deserialize;
+
+use crate::command::{cargo, program, say, show};
+use crate::prerequisites;
+use crate::tally::Tally;
+
+/// A group of tests that need the same things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tier {
+    /// Format, clippy with warnings as errors, generated files, licences, one crypto provider. Needs Rust.
+    Lint,
+    /// Unit, property, fuzz (a short fixed count) and doc tests of every crate. Needs Rust.
+    Unit,
+    /// The test world's own tests: control plane, network and cluster start, break and vanish. Needs root.
+    World,
+    /// CRDs, webhook, controller on a real etcd and kube-apiserver. Needs Go.
+    Api,
+    /// BGP, BFD, ARP and NDP against FRR, BIRD, GoBGP and the kernel, in network namespaces. Needs root.
+    Network,
+    /// The product as users run it: three real nodes, the chart, every story and fault. Needs Go and root.
+    Cluster,
+}
+
+/// Why a tier did not run.
+pub(crate) enum Outcome {
+    Ran(Tally),
+    Skipped(String),
+}
+
+impl Tier {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Lint => "lint",
+            Self::Unit => "unit",
+            Self::World => "world",
+            Self::Api => "api",
+            Self::Network => "network",
+            Self::Cluster => "cluster",
+        }
+    }
+
+    /// Runs the tier to its end, also past failing tests.
+    ///
+    /// # Errors
+    /// Something other than a test failed: a build, an installation, a check.
+    pub(crate) fn run(self, filter: &[String]) -> Result<Outcome> {
+        match self {
+            Self::Lint => lint().map(Outcome::Ran),
+            Self::Unit => unit(filter).map(Outcome::Ran),
+            Self::World | Self::Network | Self::Cluster if !prerequisites::is_root() => Ok(
+                Outcome::Skipped("it makes network namespaces, which needs root".to_owned()),
+            ),
+            Self::World | Self::Api | Self::Network | Self::Cluster => {
+                end_to_end(self, filter).map(Outcome::Ran)
+            }
+        }
+    }
+
+    /// The parts of `hack/tools` that must be built first.
+    fn tools(self) -> &'static [&'static str] {
+        match self {
+            Self::Lint | Self::Unit => &[],
+            Self::Api => &[
+                "etcd",
+                "kube-apiserver",
+                "kube-controller-manager",
+                "kubectl",
+            ],
+            Self::Network => &["gobgp", "gobgpd"],
+            Self::World | Self::Cluster => &["all"],
+        }
+    }
+}
+
+fn lint() -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut failures = Vec::new();
+    let deny = prerequisites::cargo_deny()?;
+    let mut checks = Vec::new();
+
+    let mut fmt = cargo();
+    fmt.args(["fmt", "--all", "--check"]);
+    checks.push(("the code is formatted (mend: cargo fmt --all)", fmt));
+
+    let mut clippy = cargo();
+    clippy.args([
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    checks.push(("clippy has nothing to say", clippy));
+
+    let mut generated = cargo();
+    generated.args(["run", "--quiet", "--package", "crd-gen", "--", "--check"]);
+    checks.push((
+        "generated files are up to date (mend: cargo run -p crd-gen -- --write)",
+        generated,
+    ));
+
+    let mut licences = program(deny);
+    licences.args([
+        "--log-level",
+        "error",
+        "--offline",
+        "check",
+        "licenses",
+        "bans",
+        "sources",
+    ]);
+    checks.push((
+        "dependencies are licensed for us, allowed and from the registry",
+        licences,
+    ));
+
+    for (what, command) in checks {
+        match show(command) {
+            Ok(_) => {
+                say(&format!("ok: {what}"));
+                tally += Tally::CHECK;
+            }
+            Err(error) => {
+                say(&format!("FAILED: {what}: {error:#}"));
+                failures.push(what);
+                tally.failed += 1;
+            }
+        }
+    }
+    if !failures.is_empty() {
+        say(&format!("lint failed: {}", failures.join("; ")));
+    }
+    Ok(tally)
+}
+
+fn unit(filter: &[String]) -> Result<Tally> {
+    let mut programs = cargo();
+    programs.args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins"]);
+    for target in unit_targets()? {
+        programs.args(["--test", &target]);
+    }
+    programs.args(filter);
+    let mut tally = show(programs)?;
+    let mut documentation = cargo();
+    documentation
+        .args(["test", "--workspace", "--no-fail-fast", "--doc"])
+        .args(filter);
+    tally += show(documentation)?;
+    Ok(tally)
+}
+
+/// The integration test targets of every crate but the end-to-end one.
+fn unit_targets() -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Package>,
+    }
+    #[derive(Deserialize)]
+    struct Package {
+        name: String,
+        targets: Vec<Target>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        name: String,
+        kind: Vec<String>,
+    }
+    let mut metadata = cargo();
+    metadata.args([
+        "metadata",
+        "--format-version",
+        "1",
+        "--no-deps",
+        "--offline",
+    ]);
+    let metadata: Metadata = serde_json::from_str(&crate::command::read(metadata)?)?;
+    let mut names: Vec<String> = metadata
+        .packages
+        .into_iter()
+        .filter(|package| package.name != "openelb-tests")
+        .flat_map(|package| package.targets)
+        .filter(|target| target.kind.iter().any(|kind| kind == "test"))
+        .map(|target| target.name)
+        .collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+fn end_to_end(tier: Tier, filter: &[String]) -> Result<Tally> {
+    prerequisites::apt_packages(tier.name())?;
+    prerequisites::tools(tier.tools())?;
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--workspace", "--bins"]);
+    show(build)?;
+    let mut tests = cargo();
+    tests
+        .args([
+            "test",
+            "--workspace",
+            "--no-fail-fast",
+            "--test",
+            tier.name(),
+            "--",
+        ])
+        .args(filter);
+    let tally = show(tests)?;
+    if tally.passed + tally.failed == 0 && filter.is_empty() {
+        bail!("tier {} ran no test", tier.name());
+    }
+    Ok(tally)
+}

@@ -1,1 +1,27 @@
-//! BGP speaker.
+//! A BGP-4 speaker (RFC 4271) and BFD (RFC 5880) for announcing routes.
+//!
+//! The caller gives the complete configuration and the complete set of routes
+//! through two watch channels and reads back what really happens as a plain
+//! [`Snapshot`]. Routes of peers are counted and dropped.
+
+mod community;
+mod config;
+mod digest;
+mod family;
+mod route;
+mod snapshot;
+mod speaker;
+
+pub use community::{Community, CommunityError, ExtendedCommunity, LargeCommunity};
+pub use config::{
+    AdminState, BGP_PORT, BfdConfig, ConfigError, GracefulRestart, Hops, Password, PeerAddress,
+    PeerConfig, PeerName, RemoteAs, SpeakerConfig, Timers,
+};
+pub use digest::Digest;
+pub use family::Family;
+pub use route::{Attributes, NextHop, Origin, Path, PeerSelection, RouteSet};
+pub use snapshot::{
+    BfdSnapshot, BfdState, CounterValues, Counters, FamilySnapshot, Negotiated, Notification,
+    PeerError, PeerSnapshot, SessionState, Snapshot,
+};
+pub use speaker::{Shutdown, Speaker};

@@ -1,3 +1,95 @@
-//! operator.
+//! `openelb-operator`: the controller (addresses and statuses) and the speaker (announcements).
+//!
+//! `controller` runs as a Deployment, `speaker` as a `DaemonSet`, and `all` runs both in one process
+//! for a small cluster. This file parses, builds and runs; what a process does lives in
+//! [`controller`] and [`speaker`], what every process has in [`process`].
 
-fn main() {}
+mod controller;
+mod process;
+mod speaker;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use futures::future::LocalBoxFuture;
+use process::{CommonArgs, Context};
+
+/// Load-balancer addresses for bare-metal Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "openelb-operator", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Allocate addresses and keep statuses, conditions and events.
+    Controller(controller::Args),
+    /// Announce addresses from this node.
+    Speaker(speaker::Args),
+    /// Run controller and speaker in one process.
+    All(AllArgs),
+    /// Print the version as JSON.
+    Version,
+}
+
+#[derive(Debug, Args)]
+struct AllArgs {
+    #[command(flatten)]
+    controller: controller::Args,
+    #[command(flatten)]
+    speaker: speaker::Args,
+}
+
+/// The port of `/metrics`, `/healthz` and `/readyz` where nothing else is asked for, as OpenELB's.
+const CONTROLLER_PORT: u16 = 50052;
+const SPEAKER_PORT: u16 = 50053;
+
+fn main() -> ExitCode {
+    let Cli { common, command } = Cli::parse();
+    let result = match command {
+        Command::Version => {
+            println!("{}", process::version::json());
+            return ExitCode::SUCCESS;
+        }
+        Command::Controller(args) => {
+            process::run(common, CONTROLLER_PORT, |context| -> LocalBoxFuture<_> {
+                Box::pin(controller::run(args, context))
+            })
+        }
+        Command::Speaker(args) => {
+            process::run(common, SPEAKER_PORT, |context| -> LocalBoxFuture<_> {
+                Box::pin(speaker::run(args, context))
+            })
+        }
+        Command::All(args) => {
+            process::run(common, CONTROLLER_PORT, |context| -> LocalBoxFuture<_> {
+                Box::pin(run_all(args, context))
+            })
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("openelb-operator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs both; the first that ends, well or not, takes the other down with it.
+async fn run_all(args: AllArgs, context: Context) -> anyhow::Result<()> {
+    let stop = context.shutdown.clone();
+    let ended = |result| {
+        stop.cancel();
+        result
+    };
+    let (controller, speaker) = futures::join!(
+        async { ended(controller::run(args.controller, context.clone()).await) },
+        async { ended(speaker::run(args.speaker, context.clone()).await) },
+    );
+    controller.and(speaker)
+}

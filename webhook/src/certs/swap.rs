@@ -1,0 +1,116 @@
+//! When a certificate that was read is also served: only once clients trust it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{bundle::Bundle, config::CertConfig};
+
+/// How far the webhook configurations are, in monotonic time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Since the candidate was read.
+    pub waiting: Duration,
+    /// Since all configurations were seen to trust it; `None` while one does not.
+    pub trusted: Option<Duration>,
+}
+
+/// How long `candidate` has to wait before it replaces `current`; zero means now.
+#[must_use]
+pub fn wait(
+    current: Option<&Bundle>,
+    candidate: &Bundle,
+    progress: Progress,
+    now: Timestamp,
+    config: &CertConfig,
+) -> Duration {
+    let Some(current) = current else {
+        return Duration::ZERO;
+    };
+    let current_is_good = current.verify(&current.own_name(), now).is_ok();
+    if !current_is_good || candidate.is_trusted_by(&current.trust, now) {
+        return Duration::ZERO;
+    }
+    let patience = config.patience.saturating_sub(progress.waiting);
+    match progress.trusted {
+        Some(trusted) => config.grace.saturating_sub(trusted).min(patience),
+        None => patience,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::issue;
+
+    const fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn config() -> CertConfig {
+        CertConfig::new("lb", &[])
+    }
+
+    fn new() -> Bundle {
+        issue::everything(&[], &config(), now()).unwrap()
+    }
+
+    fn progress(waiting: u64, trusted: Option<u64>) -> Progress {
+        Progress {
+            waiting: seconds(waiting),
+            trusted: trusted.map(seconds),
+        }
+    }
+
+    #[test]
+    fn the_first_certificate_and_one_of_the_same_authority_are_served_at_once() {
+        let first = new();
+        assert!(wait(None, &first, progress(0, None), now(), &config()).is_zero());
+        let renewed = issue::renewed(&first, &config(), now()).unwrap();
+        assert!(wait(Some(&first), &renewed, progress(0, None), now(), &config()).is_zero());
+    }
+
+    #[test]
+    fn one_of_a_new_authority_waits_until_clients_know_it() {
+        let (old, new) = (new(), new());
+        let wait = |waiting, trusted| {
+            wait(
+                Some(&old),
+                &new,
+                progress(waiting, trusted),
+                now(),
+                &config(),
+            )
+        };
+        assert_eq!(wait(0, None), seconds(60));
+        assert_eq!(wait(3, Some(0)), seconds(5));
+        assert_eq!(wait(8, Some(5)), seconds(0));
+    }
+
+    #[test]
+    fn patience_ends() {
+        let (old, new) = (new(), new());
+        let wait = |waiting, trusted| {
+            wait(
+                Some(&old),
+                &new,
+                progress(waiting, trusted),
+                now(),
+                &config(),
+            )
+        };
+        assert_eq!(wait(60, None), seconds(0));
+        assert_eq!(wait(59, Some(0)), seconds(1));
+    }
+
+    #[test]
+    fn an_expired_certificate_is_replaced_at_once() {
+        let (old, new) = (new(), new());
+        let later = now() + config().serving_life + seconds(60);
+        assert!(wait(Some(&old), &new, progress(0, None), later, &config()).is_zero());
+    }
+}

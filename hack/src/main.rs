@@ -1,8 +1,9 @@
-//! The commands by which people work on openelb-rs. The scripts `hack/test` and `hack/bench` are thin doors to this
-//! program; every command says what it does while it does it, and is safe to run twice.
+//! The commands by which people work on openelb-rs. The scripts beside it (`hack/test`, `hack/bench`, …) are thin doors
+//! to this program; every command says what it does while it does it, and is safe to run twice.
 
 mod bench;
 mod command;
+mod image;
 mod prerequisites;
 mod tally;
 mod test;
@@ -15,7 +16,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(
     name = "hack",
-    about = "Work on openelb-rs: run the tests, run the benchmarks."
+    about = "Work on openelb-rs: run the tests, run the benchmarks, build the images."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -28,12 +29,15 @@ enum Command {
     Test(test::Args),
     /// Run a benchmark against its yardstick and print a table.
     Bench(bench::Args),
+    /// Build the container images, without a daemon.
+    Image(image::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Test(args) => Ok(test::run(&args)),
         Command::Bench(args) => bench::run(&args),
+        Command::Image(args) => image::run(&args),
     };
     match outcome {
         Ok(code) => code,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::command::{cargo, program, read, root, say, show};
 
@@ -77,4 +77,38 @@ pub(crate) fn tools(parts: &[&str]) -> Result<()> {
     let mut build = program(root().join("hack/tools/build"));
     build.args(parts);
     show(build).map(drop)
+}
+
+/// Installs the Debian package of each program that is not on the path: `(program, package)`.
+///
+/// # Errors
+/// apt fails, or a program is missing and we are not root.
+pub(crate) fn programs(wanted: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = wanted
+        .iter()
+        .filter(|(name, _)| !on_path(name))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !is_root() {
+        bail!(
+            "these Debian packages are missing, and installing them needs root: {}",
+            missing.join(" ")
+        );
+    }
+    say(&format!("installing {}", missing.join(" ")));
+    let mut install = program("apt-get");
+    install
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["install", "--yes", "--quiet=2", "--no-upgrade"])
+        .arg("--no-install-recommends")
+        .args(&missing);
+    show(install).map(drop)
+}
+
+fn on_path(name: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()))
 }

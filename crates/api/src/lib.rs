@@ -1,1 +1,14 @@
-//! API types.
+//! The contract with users: the `network.kubesphere.io/v1alpha2` kinds, the well-known keys, address ranges and the
+//! validation rules.
+//!
+//! Everything here is plain data and plain functions. The crate reaches no client, no socket and no clock, so the
+//! webhook, the controller, the speaker and `crd-gen` share one meaning of every field.
+//!
+//! Wire types (`v1alpha2`) mirror the stored JSON and are read leniently; [`Tolerant`] keeps an object that cannot be
+//! read at all from stopping the others. Domain types are made from them by `TryFrom`, with errors a user can act on.
+
+pub mod keys;
+mod tolerant;
+pub mod v1alpha2;
+
+pub use tolerant::Tolerant;

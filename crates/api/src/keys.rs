@@ -1,0 +1,84 @@
+//! Every annotation, label, finalizer and name that has a meaning, with who reads and who writes it.
+
+/// The API group of all our kinds.
+pub const GROUP: &str = "network.kubesphere.io";
+/// The version that is served and stored.
+pub const VERSION: &str = "v1alpha2";
+
+/// Service annotation, set by users or the webhook, read by all: the opt-in; the value must be [`OPT_IN_VALUE`].
+pub const OPT_IN: &str = "lb.kubesphere.io/v1alpha1";
+/// The value of [`OPT_IN`] that asks for us.
+pub const OPT_IN_VALUE: &str = "openelb";
+/// `spec.loadBalancerClass` of a Service that is ours without an annotation.
+pub const LOAD_BALANCER_CLASS: &str = "openelb.kubesphere.io/openelb";
+
+/// Service annotation (set by users): the name of the Eip to take the address from.
+/// Service **label** of the same key (written by the controller): the Eip that gave the address.
+pub const EIP: &str = "eip.openelb.kubesphere.io/v1alpha2";
+/// Service annotation, set by users: the address wanted, or several separated by commas (one for each family). Wins
+/// over `spec.loadBalancerIP`.
+pub const ADDRESS: &str = "eip.openelb.kubesphere.io/v1alpha1";
+/// Service annotation from OpenELB 0.5, set by users: narrows the automatic choice to Eips of this protocol.
+pub const PROTOCOL: &str = "protocol.openelb.kubesphere.io/v1alpha1";
+/// Service annotation from OpenELB 0.5, set by users: the node that should announce by Layer 2 when it is able.
+pub const LAYER2_NODE: &str = "layer2.openelb.kubesphere.io/v1alpha1";
+/// Service annotation, set by users: NodeProxy mode (`deployment` or `daemonset`); such a Service gets no address.
+pub const NODE_PROXY: &str = "node-proxy.openelb.kubesphere.io/type";
+
+/// Eip annotation, set by users: `"true"` makes it the default pool.
+pub const DEFAULT_EIP: &str = "eip.openelb.kubesphere.io/is-default-eip";
+/// Annotation on an Eip or EipAddress, set by users: `"true"` lets it be deleted although it is in use.
+pub const FORCE_DELETE: &str = "openelb.kubesphere.io/force-delete";
+/// Namespace label, set by users: `"disabled"` keeps the webhook from opting Services of the namespace in.
+pub const DEFAULTING: &str = "openelb.kubesphere.io/default-eip";
+
+/// Label on BgpConf and BgpPeer, set by users, any value: hands off, the CNI looks after it.
+pub const CNI: &str = "openelb.kubesphere.io/cni";
+/// Node label, set by users: the rack, see `BgpConf.spec.asPerRack`.
+pub const RACK: &str = "openelb.kubesphere.io/rack";
+/// Node label of Kubernetes: no load balancer may send traffic to this node.
+pub const EXCLUDE_NODE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// Finalizer that OpenELB left on Services, BgpConfs and BgpPeers; we take it off when met and never add it.
+pub const OPENELB_FINALIZER: &str = "finalizer.lb.kubesphere.io/v1alpha1";
+/// Finalizer that OpenELB left on Eips; we take it off when met and never add it.
+pub const OPENELB_IPAM_FINALIZER: &str = "finalizer.ipam.kubesphere.io/v1alpha1";
+
+/// The only BgpConf that counts.
+pub const BGP_CONF: &str = "default";
+/// The namespace we are installed in unless told otherwise.
+pub const NAMESPACE: &str = "openelb-system";
+/// The Lease of the leading controller: OpenELB's own, so that the two never allocate side by side.
+pub const CONTROLLER_LEASE: &str = "openelb-controller";
+/// The Secret with the webhook's certificates.
+pub const ADMISSION_SECRET: &str = "openelb-admission";
+/// The webhook configurations' name.
+pub const ADMISSION_CONFIGURATION: &str = "openelb-admission";
+/// The Secret with the gossip key, in its data key [`MEMBERLIST_KEY`].
+pub const MEMBERLIST_SECRET: &str = "memberlist";
+/// The data key of [`MEMBERLIST_SECRET`].
+pub const MEMBERLIST_KEY: &str = "key";
+
+/// Condition types.
+pub mod conditions {
+    /// On our own kinds: the object is understood and in force.
+    pub const READY: &str = "Ready";
+    /// On BgpConf and BgpPeer: what of it is honoured, and what is not.
+    pub const ACCEPTED: &str = "Accepted";
+    /// On an Eip: another, older Eip holds some of its addresses.
+    pub const OVERLAPPING: &str = "Overlapping";
+    /// On an Eip: no address is free.
+    pub const EXHAUSTED: &str = "Exhausted";
+    /// On an Eip: its spec cannot be used.
+    pub const INVALID: &str = "Invalid";
+    /// On an Eip: `status.used` lists only the first addresses.
+    pub const USED_TRUNCATED: &str = "UsedTruncated";
+    /// On an EipAddress: a foreign host claims the address.
+    pub const CONFLICT: &str = "Conflict";
+    /// On an EipAddress: no Eip contains the address any more.
+    pub const ORPHANED: &str = "Orphaned";
+    /// On a Service: it has the addresses that it asks for.
+    pub const ALLOCATED: &str = "openelb.kubesphere.io/Allocated";
+    /// On a Service: the network knows where its addresses live.
+    pub const ANNOUNCED: &str = "openelb.kubesphere.io/Announced";
+}

@@ -1,0 +1,527 @@
+//! `BgpPeer`: a router that speakers exchange routes with.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use validator::Validate;
+
+use super::{GracefulRestart, is_default};
+
+/// A BGP neighbour of the speakers.
+#[derive(
+    CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema, Validate,
+)]
+#[kube(
+    group = "network.kubesphere.io",
+    version = "v1alpha2",
+    kind = "BgpPeer",
+    plural = "bgppeers",
+    singular = "bgppeer",
+    category = "networking",
+    derive = "PartialEq",
+    derive = "Default",
+    status = "BgpPeerStatus",
+    printcolumn(
+        name = "Peer",
+        type_ = "string",
+        json_path = ".spec.conf.neighborAddress"
+    ),
+    printcolumn(name = "AS", type_ = "integer", json_path = ".spec.conf.peerAs"),
+    printcolumn(name = "Sessions", type_ = "string", json_path = ".status.summary"),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpPeerSpec {
+    /// Who the neighbour is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(nested)]
+    pub conf: Option<PeerConf>,
+    /// Sessions to neighbours that are more than one hop away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(nested)]
+    pub ebgp_multihop: Option<EbgpMultihop>,
+    /// The session's timers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timers: Option<Timers>,
+    /// The TCP connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(nested)]
+    pub transport: Option<Transport>,
+    /// Graceful restart with this peer; as in the BgpConf when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(nested)]
+    pub graceful_restart: Option<GracefulRestart>,
+    /// Address families; the one of the neighbour's address when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub afi_safis: Vec<AfiSafi>,
+    /// Nodes whose speakers peer with the neighbour; all when absent or empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<LabelSelector>,
+    /// TCP MD5 password (RFC 2385), from a Secret of type `kubernetes.io/basic-auth` or `Opaque` in our namespace. The
+    /// key is `password` when absent. Wins over `conf.authPassword`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_secret_ref: Option<PasswordSecretRef>,
+    /// Bidirectional Forwarding Detection (RFC 5880) with this peer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(nested)]
+    pub bfd: Option<Bfd>,
+    /// Accepts only packets that came at most this many hops (GTSM, RFC 5082); off when absent or 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(range(min = 0, max = 254, message = "must be between 0 (off) and 254 hops"))]
+    pub ttl_security: Option<i64>,
+    /// The own address of the session; the kernel's choice when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_address: Option<String>,
+    /// Takes the peer's AS number from its OPEN: `internal` (the own one), `external` (any other), in place of
+    /// `conf.peerAs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dynamic_asn: Option<DynamicAsn>,
+}
+
+/// A key of a Secret in our namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PasswordSecretRef {
+    /// The Secret's name.
+    pub name: String,
+    /// The data key; `password` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// Which AS numbers a peer without `peerAs` may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DynamicAsn {
+    /// Our own.
+    Internal,
+    /// Any but our own.
+    External,
+}
+
+/// Who a neighbour is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerConf {
+    /// TCP MD5 password in plain sight; prefer `passwordSecretRef`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub auth_password: String,
+    /// A text for people.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub description: String,
+    /// The own AS number towards this peer, in place of the BgpConf's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(range(
+        min = 0,
+        max = 4_294_967_295_i64,
+        message = "must be between 1 and 4294967295"
+    ))]
+    pub local_as: Option<i64>,
+    /// The peer's address, IPv4 or IPv6.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub neighbor_address: String,
+    /// The peer's AS number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(range(
+        min = 0,
+        max = 4_294_967_295_i64,
+        message = "must be between 1 and 4294967295"
+    ))]
+    pub peer_as: Option<i64>,
+    /// Accepted, without effect: there are no peer groups.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer_group: String,
+    /// Accepted, without effect: follows from the AS numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_type: Option<i64>,
+    /// `NONE`, `ALL` or `REPLACE`. Accepted: our paths carry no private AS but the own one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub remove_private_as: String,
+    /// Accepted, without effect.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub route_flap_damping: bool,
+    /// Accepted, without effect: communities are always sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send_community: Option<i64>,
+    /// The interface of a peer without an address (unnumbered, by IPv6 link-local addresses).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub neighbor_interface: String,
+    /// Accepted, without effect: there are no VRFs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub vrf: String,
+    /// Concerns received routes, of which none are used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_own_as: Option<i64>,
+    /// Puts the own AS number in place of the peer's in the path.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub replace_peer_as: bool,
+    /// Keeps the session down.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub admin_down: bool,
+}
+
+/// Sessions over more than one hop.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(rename_all = "camelCase")]
+pub struct EbgpMultihop {
+    /// The peer may be more than one hop away.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub enabled: bool,
+    /// The TTL of our packets; 255 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(range(min = 0, max = 255, message = "must be between 1 and 255"))]
+    pub multihop_ttl: Option<i64>,
+}
+
+/// The session's timers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Timers {
+    /// The timers to ask for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<TimersConfig>,
+}
+
+/// Timers in seconds, written as strings, as protobuf's JSON has 64-bit integers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TimersConfig {
+    /// Seconds between attempts to connect; 120 when absent.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub connect_retry: String,
+    /// Hold time in seconds: 0 (off) or at least 3; 90 when absent.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub hold_time: String,
+    /// Seconds between KEEPALIVEs; a third of the hold time when absent.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keepalive_interval: String,
+    /// Accepted, without effect.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub minimum_advertisement_interval: String,
+}
+
+/// The TCP connection.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(rename_all = "camelCase")]
+pub struct Transport {
+    /// Accepted, without effect.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mtu_discovery: bool,
+    /// Waits for the peer to connect.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub passive_mode: bool,
+    /// Accepted, without effect.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub remote_address: String,
+    /// The peer's port; 179 when absent or 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(range(
+        min = 0,
+        max = 65535,
+        message = "must be a port up to 65535 (0 for 179)"
+    ))]
+    pub remote_port: Option<i64>,
+    /// Accepted, without effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_mss: Option<i64>,
+}
+
+/// An address family of a session.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AfiSafi {
+    /// Graceful restart of the family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mp_graceful_restart: Option<MpGracefulRestart>,
+    /// Which family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<AfiSafiConfig>,
+    /// More than one path for a prefix (RFC 7911).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub add_paths: Option<AddPaths>,
+}
+
+/// Graceful restart of a family.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MpGracefulRestart {
+    /// What to ask for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<MpGracefulRestartConfig>,
+}
+
+/// Graceful restart of a family.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MpGracefulRestartConfig {
+    /// Whether the family takes part.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub enabled: bool,
+}
+
+/// Which family.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AfiSafiConfig {
+    /// The family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
+    /// Accepted; a family that is listed is always enabled.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub enabled: bool,
+}
+
+/// An address family by GoBGP's protobuf names.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Family {
+    /// `AFI_IP` or `AFI_IP6`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub afi: String,
+    /// `SAFI_UNICAST`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub safi: String,
+}
+
+/// More than one path for a prefix.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AddPaths {
+    /// What to ask for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<AddPathsConfig>,
+}
+
+/// More than one path for a prefix.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AddPathsConfig {
+    /// Takes more than one path. Concerns received routes, of which none are used.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub receive: bool,
+    /// How many paths are sent at the most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send_max: Option<i64>,
+}
+
+/// Bidirectional Forwarding Detection (RFC 5880).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(rename_all = "camelCase")]
+pub struct Bfd {
+    /// Watches the path to the peer and ends the session as soon as it fails.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub enabled: bool,
+    /// Milliseconds between packets that we send; 300 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(range(
+        min = 10,
+        max = 60000,
+        message = "must be between 10 and 60000 milliseconds"
+    ))]
+    pub transmit_interval: Option<i64>,
+    /// Milliseconds between packets that we can take; 300 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(range(
+        min = 10,
+        max = 60000,
+        message = "must be between 10 and 60000 milliseconds"
+    ))]
+    pub receive_interval: Option<i64>,
+    /// How many packets may be missing; 3 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(range(min = 2, max = 255, message = "must be between 2 and 255"))]
+    pub detect_multiplier: Option<i64>,
+    /// Sends nothing until the peer does.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub passive_mode: bool,
+    /// Multihop: packets with a smaller TTL are ignored; 254 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(range(min = 1, max = 254, message = "must be between 1 and 254"))]
+    pub minimum_ttl: Option<i64>,
+}
+
+/// The sessions with this peer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpPeerStatus {
+    /// Node → its session. Each speaker writes its own entry.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes_peer_status: BTreeMap<String, NodePeerStatus>,
+    /// How many sessions are up, such as `3/3 Established`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub summary: String,
+    /// `Accepted`, with the fields that have no effect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// A node's session with the peer, in the form of GoBGP's neighbour state.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodePeerStatus {
+    /// The session.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer_state: PeerState,
+    /// Its timers.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timers_state: TimersState,
+    /// What the node really announces to the peer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced: Option<AnnouncedDigest>,
+}
+
+/// What a node holds in its Adj-RIB-Out for a peer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AnnouncedDigest {
+    /// How many prefixes.
+    pub prefixes: i64,
+    /// A digest over the set of prefixes, equal where the sets are.
+    pub digest: String,
+}
+
+/// A session as GoBGP reports it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerState {
+    /// Never filled: it would show a secret.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub auth_password: String,
+    /// The peer's description.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub description: String,
+    /// The own AS number.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub local_as: i64,
+    /// Message counters. OpenELB's; counters live in metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Messages>,
+    /// The peer's address.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub neighbor_address: String,
+    /// The peer's AS number.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer_as: i64,
+    /// Never filled.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer_group: String,
+    /// 0 for iBGP, 1 for eBGP.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer_type: i64,
+    /// Never filled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<Queues>,
+    /// Never filled.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub remove_private_as: i64,
+    /// Never filled.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub route_flap_damping: bool,
+    /// Never filled.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub send_community: i64,
+    /// `IDLE`, `CONNECT`, `ACTIVE`, `OPENSENT`, `OPENCONFIRM` or `ESTABLISHED`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub session_state: String,
+    /// `DOWN` where the session is kept down; absent where it is not.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub admin_state: String,
+    /// Never filled.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub out_q: i64,
+    /// How often the session went down.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub flops: i64,
+    /// The peer's BGP identifier.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub router_id: String,
+}
+
+/// Message counters.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Messages {
+    /// From the peer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<MessageCounters>,
+    /// To the peer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<MessageCounters>,
+}
+
+/// Counters of one direction, decimal numbers as strings.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageCounters {
+    /// NOTIFICATIONs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub notification: String,
+    /// UPDATEs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub update: String,
+    /// OPENs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub open: String,
+    /// KEEPALIVEs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keepalive: String,
+    /// ROUTE-REFRESHes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub refresh: String,
+    /// Messages thrown away.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub discarded: String,
+    /// All messages.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub total: String,
+    /// UPDATEs that withdraw.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub withdraw_update: String,
+    /// Prefixes withdrawn.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub withdraw_prefix: String,
+}
+
+/// Queue lengths.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Queues {
+    /// Towards us.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub input: i64,
+    /// Towards the peer.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub output: i64,
+}
+
+/// A session's timers: seconds as strings, times in RFC 3339.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TimersState {
+    /// Seconds between attempts to connect.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub connect_retry: String,
+    /// Hold time asked for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub hold_time: String,
+    /// Seconds between KEEPALIVEs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keepalive_interval: String,
+    /// Never filled.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub minimum_advertisement_interval: String,
+    /// Hold time agreed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub negotiated_hold_time: String,
+    /// Since when the session is up.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub uptime: String,
+    /// Since when the session is down.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub downtime: String,
+}

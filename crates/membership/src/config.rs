@@ -1,0 +1,182 @@
+//! What a membership is started with.
+
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+
+use ring::hkdf;
+
+/// How quickly a silent death is noticed, against how much delay and loss is tolerated.
+///
+/// The figures are measured in `docs`; the parameters are those of SWIM (see
+/// [`Profile::parameters`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// For LANs as they are: noticed within 0.7 s (p99).
+    #[default]
+    Default,
+    /// For quiet, quick networks and nodes with idle CPU.
+    Fast,
+    /// For overloaded nodes and lossy networks; takes seconds.
+    Calm,
+}
+
+/// The profile is none of `default`, `fast` and `calm`.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown membership profile {0:?}: use \"default\", \"fast\" or \"calm\"")]
+pub struct UnknownProfile(String);
+
+impl FromStr for Profile {
+    type Err = UnknownProfile;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "default" => Ok(Self::Default),
+            "fast" => Ok(Self::Fast),
+            "calm" => Ok(Self::Calm),
+            other => Err(UnknownProfile(other.to_owned())),
+        }
+    }
+}
+
+/// The parameters of a [`Profile`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameters {
+    /// Each node probes one other this often.
+    pub probe_period: Duration,
+    /// After this long without an answer others are asked to probe.
+    pub probe_rtt: Duration,
+    /// How long a suspect may refute before it counts as dead.
+    pub suspicion: Duration,
+    /// How often news are passed on besides riding on probes.
+    pub gossip_period: Duration,
+    /// How long a node must have been a member before it takes an address from another.
+    pub steady_after: Duration,
+}
+
+impl Profile {
+    /// The parameters of this profile.
+    #[must_use]
+    pub const fn parameters(self) -> Parameters {
+        let ms = Duration::from_millis;
+        match self {
+            Self::Fast => Parameters {
+                probe_period: ms(30),
+                probe_rtt: ms(10),
+                suspicion: ms(90),
+                gossip_period: ms(25),
+                steady_after: ms(2_000),
+            },
+            Self::Default => Parameters {
+                probe_period: ms(50),
+                probe_rtt: ms(18),
+                suspicion: ms(280),
+                gossip_period: ms(40),
+                steady_after: ms(3_000),
+            },
+            Self::Calm => Parameters {
+                probe_period: ms(500),
+                probe_rtt: ms(200),
+                suspicion: ms(2_500),
+                gossip_period: ms(200),
+                steady_after: ms(10_000),
+            },
+        }
+    }
+}
+
+/// The secret that all speakers of a cluster share.
+///
+/// Every packet is encrypted and authenticated with keys derived from it (HKDF-SHA256), so any
+/// 16 bytes or more will do.
+#[derive(Clone)]
+pub struct Key(pub(crate) hkdf::Prk);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+/// Why a secret is refused. There is no mode without one.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum KeyError {
+    /// Fewer than 16 bytes.
+    #[error(
+        "the membership key has {0} bytes, at least 16 are needed; put 32 random bytes into the Secret `memberlist`, key `key`"
+    )]
+    Short(usize),
+    /// The key that every OpenELB manifest contained.
+    #[error(
+        "the membership key is the one published in OpenELB's manifests; put 32 random bytes into the Secret `memberlist`, key `key`"
+    )]
+    Published,
+}
+
+impl Key {
+    /// The key in OpenELB's published manifests, known to everybody.
+    pub const PUBLISHED: &'static [u8] = b"openelb-speakers";
+
+    /// Checks a secret and makes it usable.
+    pub fn new(secret: &[u8]) -> Result<Self, KeyError> {
+        if secret.len() < 16 {
+            return Err(KeyError::Short(secret.len()));
+        }
+        if secret.strip_suffix(b"\n").unwrap_or(secret) == Self::PUBLISHED {
+            return Err(KeyError::Published);
+        }
+        Ok(Self(
+            hkdf::Salt::new(hkdf::HKDF_SHA256, b"openelb membership 1").extract(secret),
+        ))
+    }
+}
+
+/// What [`crate::Membership::spawn`] needs to know.
+#[derive(Clone, Debug)]
+pub struct MembershipConfig {
+    /// This node's name, at most 253 bytes; unique in the cluster.
+    pub node: String,
+    /// The UDP address to listen on.
+    pub bind: SocketAddr,
+    /// The address under which the other speakers reach this one.
+    pub advertise: SocketAddr,
+    /// The cluster's secret.
+    pub key: Key,
+    /// Speed against tolerance.
+    pub profile: Profile,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_short_or_published_key_is_refused() {
+        assert_eq!(Key::new(b"").unwrap_err(), KeyError::Short(0));
+        assert_eq!(
+            Key::new(b"fifteen bytes..").unwrap_err(),
+            KeyError::Short(15)
+        );
+        assert_eq!(
+            Key::new(b"openelb-speakers").unwrap_err(),
+            KeyError::Published
+        );
+        assert_eq!(
+            Key::new(b"openelb-speakers\n").unwrap_err(),
+            KeyError::Published
+        );
+        assert!(Key::new(&[7; 16]).is_ok());
+    }
+
+    #[test]
+    fn a_key_does_not_show_in_debug_output() {
+        assert_eq!(format!("{:?}", Key::new(&[65; 32]).unwrap()), "Key(..)");
+    }
+
+    #[test]
+    fn a_probe_leaves_time_for_its_indirect_round() {
+        for profile in [Profile::Default, Profile::Fast, Profile::Calm] {
+            let p = profile.parameters();
+            assert!(p.probe_rtt * 2 < p.probe_period, "{profile:?}");
+            assert!(p.suspicion >= p.probe_period * 3, "{profile:?}");
+        }
+    }
+}

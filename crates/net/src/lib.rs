@@ -1,9 +1,13 @@
 //! Sockets and links: every unsafe line of openelb-rs, each with its reason.
 
+mod groups;
 mod links;
 mod links_watch;
 mod mac;
+mod packet;
 
+pub use groups::Groups;
 pub use links::{Link, Links, Route};
 pub use links_watch::{LinksError, LinksWatch};
 pub use mac::{MacAddr, ParseMacError};
+pub use packet::{Instruction, MAX_INSTRUCTIONS, PacketSocket, Received};

@@ -5,6 +5,7 @@ mod links;
 mod links_watch;
 mod mac;
 mod packet;
+pub mod tcp;
 
 pub use groups::Groups;
 pub use links::{Link, Links, Route};

@@ -125,6 +125,10 @@ impl Password {
     pub fn new(key: impl Into<Arc<str>>) -> Self {
         Self(key.into())
     }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
 }
 
 impl fmt::Debug for Password {

@@ -4,13 +4,23 @@
 //! through two watch channels and reads back what really happens as a plain
 //! [`Snapshot`]. Routes of peers are counted and dropped.
 
+mod adj_rib_out;
+mod backoff;
+mod collision;
 mod community;
 mod config;
 mod digest;
+mod export;
 mod family;
+mod link;
+mod listener;
+mod message;
+mod peer;
 mod route;
+mod session;
 mod snapshot;
 mod speaker;
+mod task;
 
 pub use community::{Community, CommunityError, ExtendedCommunity, LargeCommunity};
 pub use config::{

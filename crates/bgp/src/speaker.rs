@@ -1,19 +1,27 @@
-//! The speaker's handle.
+//! The speaker: starts, configures and stops the tasks of listener and peers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
-use crate::config::SpeakerConfig;
+use crate::config::{AdminState, PeerName, SpeakerConfig};
+use crate::listener::{self, Door, Wish};
+use crate::peer::{Halt, Setup};
 use crate::route::RouteSet;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{BfdSnapshot, Snapshot};
+use crate::task::{Inputs, PeerTask};
 
 /// A running speaker: owns its tasks, which end when it is shut down or
 /// dropped (a drop closes connections without a word, as a crash would).
 #[derive(Debug)]
 pub struct Speaker {
     snapshot: watch::Receiver<Snapshot>,
+    stop: mpsc::Sender<(Shutdown, oneshot::Sender<()>)>,
+    task: JoinHandle<()>,
 }
 
 /// How a speaker stops.
@@ -45,9 +53,14 @@ impl Speaker {
         config: watch::Receiver<Arc<SpeakerConfig>>,
         routes: watch::Receiver<Arc<RouteSet>>,
     ) -> Self {
-        let (_tx, snapshot) = watch::channel(Snapshot::default());
-        drop((config, routes));
-        Self { snapshot }
+        let (snapshot_tx, snapshot) = watch::channel(Snapshot::default());
+        let (stop, stopped) = mpsc::channel(1);
+        let task = tokio::spawn(run(config, routes, snapshot_tx, stopped));
+        Self {
+            snapshot,
+            stop,
+            task,
+        }
     }
 
     /// What the speaker does, live.
@@ -57,9 +70,189 @@ impl Speaker {
     }
 
     /// Stops the speaker in the given way; returns when every session is
-    /// closed.
+    /// closed, which takes the time to wait and a few seconds at most.
     pub async fn shutdown(self, how: Shutdown) {
-        drop(how);
-        std::future::ready(()).await;
+        let (done, wait) = oneshot::channel();
+        if self.stop.send((how, done)).await.is_ok() {
+            // An error says that the task is gone, which is what is wanted.
+            let _ = wait.await;
+        }
+    }
+}
+
+impl Drop for Speaker {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What the speaker keeps of a peer.
+#[derive(Debug)]
+struct PeerHandle {
+    setup: watch::Sender<Setup>,
+    halt: watch::Sender<Option<Halt>>,
+    accepted: mpsc::Sender<TcpStream>,
+    #[expect(dead_code, reason = "filled by BFD")]
+    bfd: watch::Sender<Option<BfdSnapshot>>,
+}
+
+/// Everything the speaker's own task owns.
+struct State {
+    peers: BTreeMap<PeerName, PeerHandle>,
+    tasks: JoinSet<()>,
+    wish: watch::Sender<Arc<Wish>>,
+    routes: watch::Receiver<Arc<RouteSet>>,
+    snapshot: watch::Sender<Snapshot>,
+    started: Instant,
+}
+
+async fn run(
+    mut config: watch::Receiver<Arc<SpeakerConfig>>,
+    routes: watch::Receiver<Arc<RouteSet>>,
+    snapshot: watch::Sender<Snapshot>,
+    mut stop: mpsc::Receiver<(Shutdown, oneshot::Sender<()>)>,
+) {
+    let (wish, wished) = watch::channel(Arc::default());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(listener::run(wished, snapshot.clone()));
+    let mut state = State {
+        peers: BTreeMap::new(),
+        tasks,
+        wish,
+        routes,
+        snapshot,
+        started: Instant::now(),
+    };
+    loop {
+        let wanted = Arc::clone(&config.borrow_and_update());
+        state.follow(&wanted);
+        let changed = async {
+            if config.changed().await.is_err() {
+                // Nobody can change the configuration any more: it stays.
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = changed => {}
+            asked = stop.recv() => {
+                let Some((how, done)) = asked else { return };
+                state.stop(&how).await;
+                // The one who asked may have gone away.
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+}
+
+impl State {
+    fn follow(&mut self, wanted: &SpeakerConfig) {
+        let gone: Vec<PeerName> = self
+            .peers
+            .keys()
+            .filter(|name| !wanted.peers.contains_key(*name))
+            .cloned()
+            .collect();
+        for name in gone {
+            if let Some(handle) = self.peers.remove(&name) {
+                handle.halt.send_replace(Some(Halt::Remove));
+            }
+            self.snapshot.send_modify(|all| {
+                all.peers.remove(&name);
+            });
+        }
+        for (name, peer) in &wanted.peers {
+            let window = wanted.restart_window;
+            let setup = Setup {
+                asn: wanted.asn,
+                router_id: wanted.router_id,
+                restarting_until: (!window.is_zero()).then(|| self.started + window),
+                peer: Arc::clone(peer),
+            };
+            match self.peers.get(name) {
+                Some(handle) => {
+                    handle.setup.send_if_modified(|old| {
+                        let changed = *old != setup;
+                        *old = setup;
+                        changed
+                    });
+                }
+                None => self.add(name, setup),
+            }
+        }
+        self.listen(wanted);
+        let error = wanted.check().err().map(|error| error.to_string().into());
+        self.snapshot.send_if_modified(|all| {
+            let changed = all.error != error;
+            all.error = error;
+            changed
+        });
+    }
+
+    fn add(&mut self, name: &PeerName, setup: Setup) {
+        let (setup_tx, setup) = watch::channel(setup);
+        let (halt_tx, halt) = watch::channel(None);
+        let (accepted_tx, accepted) = mpsc::channel(1);
+        let (bfd_tx, bfd) = watch::channel(None);
+        let mut routes = self.routes.clone();
+        routes.mark_changed();
+        let inputs = Inputs {
+            setup,
+            routes,
+            accepted,
+            bfd,
+            halt,
+        };
+        self.tasks.spawn(PeerTask::run(
+            Arc::clone(name),
+            self.snapshot.clone(),
+            inputs,
+        ));
+        self.peers.insert(
+            Arc::clone(name),
+            PeerHandle {
+                setup: setup_tx,
+                halt: halt_tx,
+                accepted: accepted_tx,
+                bfd: bfd_tx,
+            },
+        );
+    }
+
+    fn listen(&self, wanted: &SpeakerConfig) {
+        let doors = wanted
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.admin == AdminState::Up && peer.check().is_ok())
+            .filter_map(|(name, peer)| {
+                let handle = self.peers.get(name)?;
+                let door = Door {
+                    address: peer.address.clone(),
+                    key: peer.password.clone(),
+                    accepted: handle.accepted.clone(),
+                };
+                Some((Arc::clone(name), door))
+            })
+            .collect();
+        let addresses = wanted.listen.clone();
+        self.wish.send_replace(Arc::new(Wish { addresses, doors }));
+    }
+
+    async fn stop(&mut self, how: &Shutdown) {
+        let halt = match how {
+            Shutdown::Restart { wait } => Halt::Restart { wait: *wait },
+            Shutdown::Drain { wait, reason } => Halt::Drain {
+                wait: *wait,
+                reason: reason.clone(),
+            },
+        };
+        // Nobody new comes in; dropping the wish ends the listener's task.
+        self.wish.send_replace(Arc::default());
+        for handle in self.peers.values() {
+            handle.halt.send_replace(Some(halt.clone()));
+        }
+        let (closed, _) = watch::channel(Arc::default());
+        self.wish = closed;
+        while self.tasks.join_next().await.is_some() {}
     }
 }

@@ -270,6 +270,23 @@ pub fn addresses_beside(local: IpAddr) -> io::Result<Vec<IpAddr>> {
     Ok(beside)
 }
 
+/// Index of a network interface.
+///
+/// # Errors
+///
+/// `NotFound`, with the name, when there is none.
+#[allow(unsafe_code)]
+pub fn interface_index(name: &str) -> io::Result<u32> {
+    let missing =
+        |_: io::Error| io::Error::new(io::ErrorKind::NotFound, format!("no interface {name}"));
+    let text = std::ffi::CString::new(name).map_err(|error| missing(error.into()))?;
+    // SAFETY: `text` is a C string for the time of the call.
+    match unsafe { libc::if_nametoindex(text.as_ptr()) } {
+        0 => Err(missing(io::Error::last_os_error())),
+        index => Ok(index),
+    }
+}
+
 /// # Safety
 ///
 /// `address` is null or points to a socket address of the type its family says.

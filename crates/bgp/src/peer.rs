@@ -1,0 +1,775 @@
+//! The life of one peer: when to connect, which connection stays, what the
+//! peer is to be told, how to stop. Pure: inputs and the time go in, outputs
+//! come out, `task.rs` carries them out.
+//!
+//! At most three connections exist: one established or replaced, one that we
+//! opened and one that the peer opened. A session that needs another OPEN is
+//! reset; everything else changes under way.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::adj_rib_out::AdjRibOut;
+use crate::backoff::Backoff;
+use crate::collision::{Speaker, inbound_stays};
+use crate::config::{AdminState, ConfigError, PeerConfig, PeerName, RemoteAs};
+use crate::export::{Exporter, LocalAddresses};
+use crate::route::RouteSet;
+use crate::session::{Agreement, Ended, Event, Notified, Opened, Session, SessionConfig, Stop};
+use crate::snapshot::{Counters, SessionState};
+
+/// How long a peer gets to take the last messages of a planned stop.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Everything about a peer that comes from configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Setup {
+    pub asn: u32,
+    pub router_id: Ipv4Addr,
+    /// OPENs sent before this time say that we restarted.
+    pub restarting_until: Option<Instant>,
+    pub peer: Arc<PeerConfig>,
+}
+
+impl Setup {
+    /// Our AS number towards this peer.
+    pub(crate) fn local_as(&self) -> u32 {
+        self.peer.local_as.unwrap_or(self.asn)
+    }
+
+    /// Whether the peer is known to be in our AS before it says so.
+    pub(crate) fn internal(&self) -> Option<bool> {
+        match self.peer.remote_as {
+            RemoteAs::Exactly(asn) => Some(asn == self.local_as()),
+            RemoteAs::Internal => Some(true),
+            RemoteAs::External => Some(false),
+            RemoteAs::Any => None,
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.asn == 0 {
+            return Err(ConfigError::LocalAs);
+        }
+        if self.router_id.is_unspecified() {
+            return Err(ConfigError::RouterId);
+        }
+        self.peer.check()
+    }
+
+    /// Whether going from `self` to `new` needs another OPEN or connection.
+    pub(crate) fn needs_reset(&self, new: &Self) -> bool {
+        let (a, b) = (&self.peer, &new.peer);
+        self.local_as() != new.local_as()
+            || self.router_id != new.router_id
+            || a.address != b.address
+            || a.remote_port != b.remote_port
+            || a.remote_as != b.remote_as
+            || a.password != b.password
+            || a.timers.hold != b.timers.hold
+            || a.hops != b.hops
+            || a.source != b.source
+            || a.interface != b.interface
+            || a.offered_families() != b.offered_families()
+            || a.add_path_send != b.add_path_send
+            || a.extended_next_hop != b.extended_next_hop
+            || a.graceful_restart != b.graceful_restart
+    }
+}
+
+/// Names a connection; never used twice.
+pub(crate) type ConnId = u64;
+
+/// The ends of a connection, with what its interface offers as next hops.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    pub addresses: LocalAddresses,
+}
+
+/// What the I/O around the peer is to do.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Open a connection; answer with `dialed` or `dial_failed`.
+    Dial,
+    /// Forget the attempt under way.
+    CancelDial,
+    /// Send on this connection.
+    Send(ConnId, Bytes),
+    /// Close this connection once everything sent is out, or at once.
+    Close(ConnId, Close),
+}
+
+/// How a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Close {
+    /// After what is still to be sent, within a bounded time.
+    Flush,
+    /// At once.
+    Now,
+}
+
+/// Why there is no session, in terms of the snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub label: &'static str,
+    pub message: String,
+}
+
+/// How the peer is stopped by the speaker's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Halt {
+    /// Close without a word where the peer keeps our routes, else drain.
+    Restart { wait: Duration },
+    /// Move traffic away, withdraw, Cease.
+    Drain { wait: Duration, reason: String },
+    /// Cease, peer deconfigured.
+    Remove,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Running,
+    /// Routes carry GRACEFUL_SHUTDOWN until then.
+    Draining {
+        until: Instant,
+        reason: String,
+    },
+    /// Routes are withdrawn, at the latest by then.
+    Withdrawing {
+        until: Instant,
+        reason: String,
+    },
+    Done,
+}
+
+#[derive(Debug)]
+struct Connection {
+    id: ConnId,
+    session: Session,
+    ends: Ends,
+}
+
+#[derive(Debug)]
+struct Established {
+    id: ConnId,
+    since: Instant,
+    rib: AdjRibOut,
+    exporter: Exporter,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    name: PeerName,
+    setup: Setup,
+    counters: Arc<Counters>,
+    routes: Arc<RouteSet>,
+    connections: Vec<Connection>,
+    next_id: ConnId,
+    dialing: bool,
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+    established: Option<Established>,
+    phase: Phase,
+    failure: Option<Failure>,
+    notified: Option<Notified>,
+    outputs: Vec<Output>,
+}
+
+impl Peer {
+    /// A peer that has not begun; [`Self::start`] begins.
+    pub(crate) fn new(
+        name: PeerName,
+        setup: Setup,
+        routes: Arc<RouteSet>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            name,
+            setup,
+            counters,
+            routes,
+            connections: Vec::new(),
+            next_id: 0,
+            dialing: false,
+            retry_at: None,
+            backoff: Backoff::default(),
+            established: None,
+            phase: Phase::Running,
+            failure: None,
+            notified: None,
+            outputs: Vec::new(),
+        }
+    }
+
+    /// What is to be done, in order.
+    pub(crate) fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// The configuration in force.
+    pub(crate) fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Why there is no session, or why the last one ended.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// Takes the NOTIFICATION that ended a session since the last call.
+    pub(crate) fn take_notified(&mut self) -> Option<Notified> {
+        self.notified.take()
+    }
+
+    /// Whether the peer was stopped and nothing is left to do.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.phase, Phase::Done)
+    }
+
+    /// State for the snapshot: that of the connection that got furthest.
+    pub(crate) fn state(&self) -> SessionState {
+        let connected = self.connections.iter().map(|conn| conn.session.state());
+        let idle = if self.dialing {
+            SessionState::Connect
+        } else if self.wants_session() {
+            SessionState::Active
+        } else {
+            SessionState::Idle
+        };
+        connected.max().unwrap_or(idle).max(idle)
+    }
+
+    /// What was agreed on in the established session.
+    pub(crate) fn agreement(&self) -> Option<&Arc<Agreement>> {
+        let id = self.established.as_ref()?.id;
+        self.connection(id)?.session.agreement()
+    }
+
+    /// The connection of the established session with its Adj-RIB-Out.
+    pub(crate) fn outgoing(&mut self) -> Option<(ConnId, &mut AdjRibOut)> {
+        self.established
+            .as_mut()
+            .map(|established| (established.id, &mut established.rib))
+    }
+
+    /// What the established session has told.
+    pub(crate) fn rib(&self) -> Option<&AdjRibOut> {
+        self.established
+            .as_ref()
+            .map(|established| &established.rib)
+    }
+
+    /// When [`Self::tick`] is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let phase = match &self.phase {
+            Phase::Draining { until, .. } | Phase::Withdrawing { until, .. } => Some(*until),
+            Phase::Running | Phase::Done => None,
+        };
+        self.connections
+            .iter()
+            .filter_map(|conn| conn.session.deadline())
+            .chain(self.retry_at)
+            .chain(phase)
+            .min()
+    }
+
+    /// Begins to connect.
+    pub(crate) fn start(&mut self, now: Instant) {
+        self.report_config();
+        self.retry_at = None;
+        self.dial_if_wanted(now);
+    }
+
+    /// Takes a new configuration.
+    pub(crate) fn configure(&mut self, now: Instant, setup: Setup) {
+        let old = std::mem::replace(&mut self.setup, setup);
+        if !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        self.report_config();
+        if !self.wants_session() {
+            let stop = match &self.setup.peer.admin {
+                AdminState::Down(text) => Stop::Shutdown(text.clone()),
+                AdminState::Up => Stop::Reconfigured,
+            };
+            self.stop_all(now, &stop);
+            return;
+        }
+        if old.needs_reset(&self.setup) {
+            self.stop_all(now, &Stop::Reconfigured);
+            self.backoff.reset();
+        }
+        let keepalive = self.setup.peer.timers.keepalive;
+        if keepalive != old.peer.timers.keepalive {
+            for conn in &mut self.connections {
+                conn.session.set_keepalive(keepalive, now);
+            }
+        }
+        if self.connections.is_empty() {
+            self.start(now);
+        }
+    }
+
+    /// Takes a new set of routes.
+    pub(crate) fn announce(&mut self, routes: Arc<RouteSet>) {
+        self.routes = routes;
+        self.plan();
+    }
+
+    /// The connection asked for is open.
+    pub(crate) fn dialed(&mut self, now: Instant, ends: Ends) -> ConnId {
+        self.dialing = false;
+        self.open(now, ends, false)
+    }
+
+    /// It could not be opened.
+    pub(crate) fn dial_failed(&mut self, now: Instant, error: &str, jitter: f64) {
+        self.dialing = false;
+        self.fail("connect", error.to_owned());
+        self.retry_later(now, jitter);
+    }
+
+    /// The peer connected; `None` if that connection is refused.
+    pub(crate) fn accepted(&mut self, now: Instant, ends: Ends) -> Option<ConnId> {
+        if !self.wants_session() {
+            return None;
+        }
+        // One that the peer opened before and that did not come up is dead to
+        // it, or it would not try again.
+        let stale: Vec<ConnId> = self
+            .connections
+            .iter()
+            .filter(|conn| conn.session.inbound() && !self.is_established(conn.id))
+            .map(|conn| conn.id)
+            .collect();
+        for id in stale {
+            self.drop_connection(id, Close::Now);
+        }
+        Some(self.open(now, ends, true))
+    }
+
+    /// Octets arrived.
+    pub(crate) fn received(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        octets: &mut BytesMut,
+        jitter: f64,
+    ) {
+        if let Some(conn) = self.connection_mut(id) {
+            let events = conn.session.receive(now, octets);
+            self.follow(now, id, events, jitter);
+        }
+    }
+
+    /// A connection was lost, or closed by the peer.
+    pub(crate) fn lost(&mut self, now: Instant, id: ConnId, error: &str, jitter: f64) {
+        let Some(conn) = self.connection_mut(id) else {
+            return;
+        };
+        let state = conn.session.state();
+        let events = conn.session.lost(now);
+        self.follow(now, id, events, jitter);
+        self.fail("lost", format!("connection lost in {state}: {error}"));
+    }
+
+    /// Handles what is due.
+    pub(crate) fn tick(&mut self, now: Instant, jitter: f64) {
+        let ids: Vec<ConnId> = self.connections.iter().map(|conn| conn.id).collect();
+        for id in ids {
+            if let Some(conn) = self.connection_mut(id) {
+                let events = conn.session.tick(now);
+                self.follow(now, id, events, jitter);
+            }
+        }
+        if self.retry_at.is_some_and(|due| due <= now) {
+            self.retry_at = None;
+            self.dial_if_wanted(now);
+        }
+        self.step_phase(now);
+    }
+
+    /// BFD lost the peer.
+    pub(crate) fn bfd_down(&mut self, now: Instant, jitter: f64) {
+        if self.connections.is_empty() {
+            return;
+        }
+        self.stop_all(now, &Stop::BfdDown);
+        self.fail(
+            "bfd",
+            "BFD says that the peer is gone: check the link and the peer's BFD".to_owned(),
+        );
+        self.retry_later(now, jitter);
+    }
+
+    /// BFD hears the peer: no reason to wait.
+    pub(crate) fn bfd_up(&mut self, now: Instant) {
+        if self.retry_at.take().is_some() {
+            self.backoff.reset();
+            self.dial_if_wanted(now);
+        }
+    }
+
+    /// Ends the peer's life in the given way.
+    pub(crate) fn halt(&mut self, now: Instant, halt: Halt) {
+        self.retry_at = None;
+        self.cancel_dial();
+        match halt {
+            Halt::Remove => {
+                self.stop_all(now, &Stop::Deconfigured);
+                self.phase = Phase::Done;
+            }
+            Halt::Restart { wait } => {
+                let kept = self
+                    .agreement()
+                    .is_some_and(|agreed| agreed.negotiated.graceful_restart.is_some());
+                if kept {
+                    let ids: Vec<ConnId> = self.connections.iter().map(|conn| conn.id).collect();
+                    for id in ids {
+                        self.drop_connection(id, Close::Flush);
+                    }
+                    self.phase = Phase::Done;
+                } else {
+                    self.drain(now, wait, "restarting".to_owned());
+                }
+            }
+            Halt::Drain { wait, reason } => self.drain(now, wait, reason),
+        }
+    }
+
+    /// Everything told is out: the last step of a planned stop may follow.
+    pub(crate) fn flushed(&mut self, now: Instant) {
+        let idle = self.rib().is_none_or(AdjRibOut::is_idle);
+        if idle && let Phase::Withdrawing { reason, .. } = &self.phase {
+            let stop = Stop::Shutdown(reason.clone());
+            self.stop_all(now, &stop);
+            self.phase = Phase::Done;
+        }
+    }
+
+    fn drain(&mut self, now: Instant, wait: Duration, reason: String) {
+        self.phase = Phase::Draining {
+            until: now + wait,
+            reason,
+        };
+        if let Some(established) = &mut self.established {
+            established.exporter.shutting_down = true;
+        }
+        self.plan();
+        self.step_phase(now);
+    }
+
+    fn step_phase(&mut self, now: Instant) {
+        match &self.phase {
+            Phase::Draining { until, reason } if *until <= now || self.established.is_none() => {
+                let reason = reason.clone();
+                self.routes = Arc::new(RouteSet::new());
+                self.plan();
+                self.phase = Phase::Withdrawing {
+                    until: now + FAREWELL,
+                    reason,
+                };
+                if self.established.is_none() {
+                    self.flushed(now);
+                }
+            }
+            Phase::Withdrawing { until, reason } if *until <= now => {
+                let stop = Stop::Shutdown(reason.clone());
+                self.stop_all(now, &stop);
+                self.phase = Phase::Done;
+            }
+            _ => {}
+        }
+    }
+
+    fn wants_session(&self) -> bool {
+        matches!(self.phase, Phase::Running)
+            && self.setup.peer.admin == AdminState::Up
+            && self.setup.check().is_ok()
+    }
+
+    fn report_config(&mut self) {
+        if let Err(error) = self.setup.check() {
+            self.fail("config", error.to_string());
+        } else if let AdminState::Down(text) = &self.setup.peer.admin {
+            let message = format!("administratively down: {text}");
+            self.fail("admin-down", message);
+        } else if self
+            .failure
+            .as_ref()
+            .is_some_and(|failure| matches!(failure.label, "config" | "admin-down"))
+        {
+            self.failure = None;
+        }
+    }
+
+    fn fail(&mut self, label: &'static str, message: String) {
+        self.failure = Some(Failure { label, message });
+    }
+
+    fn connection(&self, id: ConnId) -> Option<&Connection> {
+        self.connections.iter().find(|conn| conn.id == id)
+    }
+
+    fn connection_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
+        self.connections.iter_mut().find(|conn| conn.id == id)
+    }
+
+    fn is_established(&self, id: ConnId) -> bool {
+        self.established
+            .as_ref()
+            .is_some_and(|established| established.id == id)
+    }
+
+    fn dial_if_wanted(&mut self, _now: Instant) {
+        let outgoing = self.connections.iter().any(|conn| !conn.session.inbound());
+        if self.wants_session()
+            && !self.setup.peer.passive
+            && !self.dialing
+            && !outgoing
+            && self.established.is_none()
+        {
+            self.dialing = true;
+            self.outputs.push(Output::Dial);
+        }
+    }
+
+    fn cancel_dial(&mut self) {
+        if std::mem::take(&mut self.dialing) {
+            self.outputs.push(Output::CancelDial);
+        }
+    }
+
+    fn retry_later(&mut self, now: Instant, jitter: f64) {
+        if self.wants_session() && !self.setup.peer.passive && self.established.is_none() {
+            let wait = self
+                .backoff
+                .failed(self.setup.peer.timers.connect_retry, jitter);
+            self.retry_at = Some(now + wait);
+        }
+    }
+
+    fn open(&mut self, now: Instant, ends: Ends, inbound: bool) -> ConnId {
+        let id = self.next_id;
+        self.next_id += 1;
+        let config = SessionConfig {
+            local_as: self.setup.local_as(),
+            router_id: self.setup.router_id,
+            peer: Arc::clone(&self.setup.peer),
+            restarting: self.setup.restarting_until.is_some_and(|end| now < end),
+            local: ends.local,
+            remote: ends.remote,
+            inbound,
+        };
+        let (session, events) = Session::begin(config, Arc::clone(&self.counters), now);
+        self.connections.push(Connection { id, session, ends });
+        self.follow(now, id, events, 0.0);
+        id
+    }
+
+    fn follow(&mut self, now: Instant, id: ConnId, events: Vec<Event>, jitter: f64) {
+        for event in events {
+            // A connection dropped by an event before this one is silent.
+            if self.connection(id).is_none() {
+                return;
+            }
+            match event {
+                Event::Send(octets) => self.outputs.push(Output::Send(id, octets)),
+                Event::Opened(opened) => self.resolve(now, id, opened),
+                Event::Established(agreement) => self.establish(now, id, &agreement),
+                Event::Refresh(family) => {
+                    if let Some(established) = self.established.as_mut().filter(|e| e.id == id) {
+                        established.rib.refresh(family);
+                        self.plan();
+                    }
+                }
+                Event::Ended(why) => self.ended(now, id, why, jitter),
+            }
+        }
+    }
+
+    /// Decides between this connection, whose peer is now known, and others.
+    fn resolve(&mut self, now: Instant, id: ConnId, opened: Opened) {
+        if let Some(established) = &self.established {
+            let old = established.id;
+            if old == id {
+                return;
+            }
+            // RFC 4724 §5: a peer that restarts comes back before we notice
+            // that it left. Others are told that the session stands.
+            let restarts = opened.graceful_restart
+                && self
+                    .connection(old)
+                    .and_then(|conn| conn.session.opened())
+                    .is_some_and(|before| before.router_id == opened.router_id);
+            if restarts {
+                self.forget_established(now);
+                self.drop_connection(old, Close::Now);
+            } else {
+                self.close_loser(now, id);
+            }
+            return;
+        }
+        let Some(other) = self
+            .connections
+            .iter()
+            .map(|conn| conn.id)
+            .find(|other| *other != id)
+        else {
+            return;
+        };
+        let local = Speaker {
+            router_id: self.setup.router_id,
+            asn: self.setup.local_as(),
+        };
+        let remote = Speaker {
+            router_id: opened.router_id,
+            asn: opened.asn,
+        };
+        let inbound = self
+            .connection(id)
+            .is_some_and(|conn| conn.session.inbound());
+        let loser = if inbound == inbound_stays(local, remote) {
+            other
+        } else {
+            id
+        };
+        self.close_loser(now, loser);
+    }
+
+    fn close_loser(&mut self, now: Instant, id: ConnId) {
+        self.counters
+            .collisions
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if let Some(conn) = self.connection_mut(id) {
+            for event in conn.session.stop(now, &Stop::Collision) {
+                if let Event::Send(octets) = event {
+                    self.outputs.push(Output::Send(id, octets));
+                }
+            }
+        }
+        self.drop_connection(id, Close::Flush);
+    }
+
+    fn establish(&mut self, now: Instant, id: ConnId, agreement: &Agreement) {
+        let Some(ends) = self.connection(id).map(|conn| conn.ends) else {
+            return;
+        };
+        self.retry_at = None;
+        self.cancel_dial();
+        let negotiated = &agreement.negotiated;
+        let exporter = Exporter {
+            peer: Arc::clone(&self.name),
+            add_path: negotiated.add_path_send.clone(),
+            addresses: ends.addresses,
+            extended_next_hop: negotiated.extended_next_hop,
+            over_v6: ends.local.is_ipv6(),
+            shutting_down: !matches!(self.phase, Phase::Running),
+        };
+        let rib = AdjRibOut::new(
+            agreement.style.clone(),
+            &agreement.families,
+            negotiated.enhanced_route_refresh,
+        );
+        self.established = Some(Established {
+            id,
+            since: now,
+            rib,
+            exporter,
+        });
+        count(&self.counters.established);
+        self.plan();
+        // One that did not get this far has lost.
+        let losers: Vec<ConnId> = self
+            .connections
+            .iter()
+            .map(|conn| conn.id)
+            .filter(|other| *other != id)
+            .collect();
+        for loser in losers {
+            self.close_loser(now, loser);
+        }
+    }
+
+    fn plan(&mut self) {
+        if let Some(established) = &mut self.established {
+            established.rib.plan(&self.routes, &established.exporter);
+        }
+    }
+
+    fn ended(&mut self, now: Instant, id: ConnId, why: Ended, jitter: f64) {
+        if let Ended::Notified(notified) = why {
+            let who = if notified.received { "peer" } else { "we" };
+            let text = notified
+                .text
+                .as_ref()
+                .map(|text| format!(": {text}"))
+                .unwrap_or_default();
+            self.fail(
+                if notified.received {
+                    "notification-received"
+                } else {
+                    "notification-sent"
+                },
+                format!(
+                    "{who} ended the session: {} ({}/{}){text}",
+                    notified.meaning, notified.code, notified.subcode
+                ),
+            );
+            self.notified = Some(notified);
+        }
+        let was_established = self.is_established(id);
+        if was_established {
+            self.forget_established(now);
+        }
+        self.drop_connection(id, Close::Flush);
+        if self.connections.is_empty() && !self.dialing {
+            self.retry_later(now, jitter);
+        }
+    }
+
+    fn forget_established(&mut self, now: Instant) {
+        if let Some(established) = self.established.take() {
+            count(&self.counters.dropped);
+            self.backoff.ended(now - established.since);
+        }
+    }
+
+    fn drop_connection(&mut self, id: ConnId, close: Close) {
+        let before = self.connections.len();
+        self.connections.retain(|conn| conn.id != id);
+        if self.connections.len() != before {
+            self.outputs.push(Output::Close(id, close));
+        }
+    }
+
+    fn stop_all(&mut self, now: Instant, stop: &Stop) {
+        self.retry_at = None;
+        self.cancel_dial();
+        let ids: Vec<ConnId> = self.connections.iter().map(|conn| conn.id).collect();
+        for id in ids {
+            let Some(conn) = self.connection_mut(id) else {
+                continue;
+            };
+            for event in conn.session.stop(now, stop) {
+                match event {
+                    Event::Send(octets) => self.outputs.push(Output::Send(id, octets)),
+                    Event::Ended(Ended::Notified(notified)) => self.notified = Some(notified),
+                    _ => {}
+                }
+            }
+            self.drop_connection(id, Close::Flush);
+        }
+        self.forget_established(now);
+    }
+}
+
+fn count(counter: &std::sync::atomic::AtomicU64) {
+    counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+}

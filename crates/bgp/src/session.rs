@@ -1,0 +1,654 @@
+//! One connection's protocol: from bytes and time to bytes and events.
+//!
+//! With `message.rs` this is the seam: no other file names the state machine's
+//! crate. A [`Session`] begins with an open TCP connection and ends with it;
+//! who connects when, and which of two connections stays, is decided above. It
+//! owns its deadlines, takes the time as an argument, and does no I/O.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use rustbgpd_fsm::{Action, Event as FsmEvent, TimerType};
+use rustbgpd_wire::constants::{EXTENDED_MAX_MESSAGE_LEN, MAX_MESSAGE_LEN};
+use rustbgpd_wire::notification::{NotificationCode, cease_subcode};
+use rustbgpd_wire::{
+    Afi, Capability, ExtendedNextHopFamily, Message, NotificationMessage, OpenMessage,
+    RouteRefreshSubtype, Safi,
+};
+
+use crate::config::{PeerConfig, RemoteAs};
+use crate::family::Family;
+use crate::message::{self, Style};
+use crate::snapshot::{Counters, Negotiated, SessionState};
+
+/// What a session needs to know from the start.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionConfig {
+    /// Our AS number towards this peer.
+    pub local_as: u32,
+    /// Our BGP identifier.
+    pub router_id: Ipv4Addr,
+    /// The peer.
+    pub peer: Arc<PeerConfig>,
+    /// The OPEN carries the R and F bits (RFC 4724 §3).
+    pub restarting: bool,
+    /// Our end of the connection.
+    pub local: SocketAddr,
+    /// The peer's end.
+    pub remote: SocketAddr,
+    /// The peer connected to us.
+    pub inbound: bool,
+}
+
+/// What a session wants done or known.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Send these octets.
+    Send(Bytes),
+    /// The peer's OPEN is here and acceptable.
+    Opened(Opened),
+    /// Routes may be exchanged.
+    Established(Box<Agreement>),
+    /// The peer asks for a family again.
+    Refresh(Family),
+    /// The session is over: close the connection after what is to be sent.
+    Ended(Ended),
+}
+
+/// Who the peer says it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub router_id: Ipv4Addr,
+    pub asn: u32,
+    /// It asks that its routes be kept while it restarts.
+    pub graceful_restart: bool,
+}
+
+/// What was agreed on.
+#[derive(Clone, Debug)]
+pub(crate) struct Agreement {
+    pub negotiated: Negotiated,
+    pub families: Vec<Family>,
+    pub style: Style,
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// A NOTIFICATION was sent or received.
+    Notified(Notified),
+    /// Without one.
+    Closed,
+}
+
+/// A NOTIFICATION in plain terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Notified {
+    pub received: bool,
+    pub code: u8,
+    pub subcode: u8,
+    pub meaning: String,
+    pub text: Option<String>,
+}
+
+/// Why we end a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Administratively, or for good: the peer is to drop our routes.
+    Shutdown(String),
+    /// The peer is no longer configured.
+    Deconfigured,
+    /// The configuration changed in a way that needs a new session.
+    Reconfigured,
+    /// BFD says that the peer is gone (RFC 9384).
+    BfdDown,
+    /// Another connection with the peer stays (RFC 4271 §6.8).
+    Collision,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Session {
+    fsm: rustbgpd_fsm::Session,
+    config: SessionConfig,
+    counters: Arc<Counters>,
+    hold: Option<Instant>,
+    keepalive: Option<Instant>,
+    keepalive_interval: Duration,
+    opened: Option<Opened>,
+    agreement: Option<Arc<Agreement>>,
+    ended: bool,
+}
+
+impl Session {
+    /// Begins a session on an open connection: the OPEN is the first event.
+    pub(crate) fn begin(
+        config: SessionConfig,
+        counters: Arc<Counters>,
+        now: Instant,
+    ) -> (Self, Vec<Event>) {
+        let mut session = Self {
+            fsm: rustbgpd_fsm::Session::new(fsm_config(&config)),
+            config,
+            counters,
+            hold: None,
+            keepalive: None,
+            keepalive_interval: Duration::ZERO,
+            opened: None,
+            agreement: None,
+            ended: false,
+        };
+        let mut events = Vec::new();
+        // The machine asks for a connection, which is already there.
+        session.feed(now, FsmEvent::ManualStart, &mut Vec::new());
+        let connected = if session.config.inbound {
+            FsmEvent::TcpConnectionAcknowledged
+        } else {
+            FsmEvent::TcpConnectionConfirmed
+        };
+        session.feed(now, connected, &mut events);
+        (session, events)
+    }
+
+    /// The state in terms of RFC 4271.
+    pub(crate) fn state(&self) -> SessionState {
+        match self.fsm.state() {
+            rustbgpd_fsm::SessionState::Idle => SessionState::Idle,
+            rustbgpd_fsm::SessionState::Connect => SessionState::Connect,
+            rustbgpd_fsm::SessionState::Active => SessionState::Active,
+            rustbgpd_fsm::SessionState::OpenSent => SessionState::OpenSent,
+            rustbgpd_fsm::SessionState::OpenConfirm => SessionState::OpenConfirm,
+            rustbgpd_fsm::SessionState::Established => SessionState::Established,
+        }
+    }
+
+    /// Whether the peer opened the connection.
+    pub(crate) fn inbound(&self) -> bool {
+        self.config.inbound
+    }
+
+    /// Who the peer said it is, once its OPEN was accepted.
+    pub(crate) fn opened(&self) -> Option<Opened> {
+        self.opened
+    }
+
+    /// What was agreed on, while established.
+    pub(crate) fn agreement(&self) -> Option<&Arc<Agreement>> {
+        self.agreement.as_ref()
+    }
+
+    /// When [`Self::tick`] is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        [self.hold, self.keepalive].into_iter().flatten().min()
+    }
+
+    /// Changes the interval of keepalives from the next one on.
+    pub(crate) fn set_keepalive(&mut self, configured: Option<Duration>, now: Instant) {
+        if let Some(agreement) = &self.agreement {
+            let hold = agreement.negotiated.hold_time;
+            self.keepalive_interval = keepalive_interval(configured, hold);
+            if self.keepalive.is_some() {
+                self.keepalive = Some(now + self.keepalive_interval);
+            }
+        }
+    }
+
+    /// Handles what is due.
+    pub(crate) fn tick(&mut self, now: Instant) -> Vec<Event> {
+        let mut events = Vec::new();
+        if self.hold.is_some_and(|due| due <= now) {
+            self.hold = None;
+            self.feed(now, FsmEvent::HoldTimerExpires, &mut events);
+        }
+        if self.keepalive.is_some_and(|due| due <= now) {
+            self.keepalive = None;
+            self.feed(now, FsmEvent::KeepaliveTimerExpires, &mut events);
+        }
+        events
+    }
+
+    /// Takes the complete messages off `buffer`.
+    pub(crate) fn receive(&mut self, now: Instant, buffer: &mut BytesMut) -> Vec<Event> {
+        let mut events = Vec::new();
+        while !self.ended {
+            let before = buffer.len();
+            match message::next_message(buffer, self.inbound_limit()) {
+                Ok(None) => break,
+                Ok(Some(message)) => {
+                    count(&self.counters.bytes_received, before - buffer.len());
+                    self.handle(now, message, &mut events);
+                }
+                Err(error) => self.feed(now, FsmEvent::DecodeError(error), &mut events),
+            }
+        }
+        events
+    }
+
+    /// The connection is gone.
+    pub(crate) fn lost(&mut self, now: Instant) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.feed(now, FsmEvent::TcpConnectionFails, &mut events);
+        self.end(Ended::Closed, &mut events);
+        events
+    }
+
+    /// Ends the session with the NOTIFICATION that fits.
+    pub(crate) fn stop(&mut self, now: Instant, stop: &Stop) -> Vec<Event> {
+        let mut events = Vec::new();
+        let event = match stop {
+            Stop::BfdDown => FsmEvent::BfdDown,
+            Stop::Reconfigured => FsmEvent::AdministrativeReset { reason: None },
+            Stop::Shutdown(text) => FsmEvent::ManualStop {
+                reason: Some(message::shutdown_data(text)),
+            },
+            Stop::Deconfigured | Stop::Collision => FsmEvent::ManualStop { reason: None },
+        };
+        for action in self.fsm.handle_event(event) {
+            let action = match action {
+                Action::SendNotification(cease) => {
+                    Action::SendNotification(self.cease(stop, cease))
+                }
+                other => other,
+            };
+            self.act(now, action, &mut events);
+        }
+        self.end(Ended::Closed, &mut events);
+        events
+    }
+
+    /// The machine knows two kinds of Cease; RFC 4486 and RFC 8538 more.
+    fn cease(&self, stop: &Stop, mut cease: NotificationMessage) -> NotificationMessage {
+        match stop {
+            Stop::Deconfigured => cease.subcode = cease_subcode::PEER_DECONFIGURED,
+            Stop::Collision => cease.subcode = cease_subcode::CONNECTION_COLLISION_RESOLUTION,
+            Stop::Reconfigured => cease.subcode = cease_subcode::OTHER_CONFIGURATION_CHANGE,
+            Stop::Shutdown(_) | Stop::BfdDown => {}
+        }
+        let hard = matches!(stop, Stop::Shutdown(_) | Stop::Deconfigured);
+        let keeps_routes = self
+            .agreement
+            .as_ref()
+            .is_some_and(|agreement| agreement.negotiated.notification_restart);
+        if hard && keeps_routes {
+            // RFC 8538 §3: any other NOTIFICATION would leave our routes there.
+            let mut data = BytesMut::with_capacity(2 + cease.data.len());
+            data.extend_from_slice(&[cease.code.as_u8(), cease.subcode]);
+            data.extend_from_slice(&cease.data);
+            return NotificationMessage::new(
+                NotificationCode::Cease,
+                cease_subcode::HARD_RESET,
+                data.freeze(),
+            );
+        }
+        cease
+    }
+
+    fn inbound_limit(&self) -> u16 {
+        let extended = self
+            .fsm
+            .negotiated()
+            .is_some_and(|negotiated| negotiated.peer_extended_message);
+        if extended {
+            EXTENDED_MAX_MESSAGE_LEN
+        } else {
+            MAX_MESSAGE_LEN
+        }
+    }
+
+    fn handle(&mut self, now: Instant, message: Message, events: &mut Vec<Event>) {
+        match message {
+            Message::Open(open) => {
+                count(&self.counters.open_received, 1);
+                self.handle_open(now, open, events);
+            }
+            Message::Keepalive => {
+                count(&self.counters.keepalive_received, 1);
+                self.feed(now, FsmEvent::KeepaliveReceived, events);
+            }
+            Message::Notification(notification) => {
+                count(&self.counters.notification_received, 1);
+                let notified = describe(&notification, true);
+                self.feed(now, FsmEvent::NotificationReceived(notification), events);
+                self.end(Ended::Notified(notified), events);
+            }
+            Message::Update(update) => {
+                count(&self.counters.update_received, 1);
+                let event = self.check_update(&update);
+                self.feed(now, event, events);
+            }
+            Message::RouteRefresh(refresh) => {
+                count(&self.counters.refresh_received, 1);
+                let wanted = match (refresh.afi(), refresh.safi()) {
+                    (Some(Afi::Ipv4), Some(Safi::Unicast)) => Some(Family::Ipv4),
+                    (Some(Afi::Ipv6), Some(Safi::Unicast)) => Some(Family::Ipv6),
+                    _ => None,
+                };
+                let established = self.state() == SessionState::Established;
+                // RFC 7313 §5: an unknown family or subtype is ignored; the
+                // message still proves that the peer lives.
+                self.feed(
+                    now,
+                    FsmEvent::RouteRefreshReceived {
+                        afi: refresh.afi().unwrap_or(Afi::Ipv4),
+                        safi: Safi::Unicast,
+                    },
+                    events,
+                );
+                let normal = refresh.subtype() == RouteRefreshSubtype::Normal;
+                if let Some(family) = wanted.filter(|_| established && normal) {
+                    events.push(Event::Refresh(family));
+                }
+            }
+            // A message type of a later codec: the peer cannot have agreed to it.
+            other => tracing::warn!(%other, "ignored a message of unknown type"),
+        }
+    }
+
+    fn handle_open(&mut self, now: Instant, open: OpenMessage, events: &mut Vec<Event>) {
+        let opened = Opened {
+            router_id: open.bgp_identifier,
+            asn: open.four_byte_as(),
+            graceful_restart: open
+                .capabilities
+                .iter()
+                .any(|capability| matches!(capability, Capability::GracefulRestart { .. })),
+        };
+        let before = self.state();
+        self.feed(now, FsmEvent::OpenReceived(open), events);
+        if before == SessionState::OpenSent && self.state() == SessionState::OpenConfirm {
+            self.opened = Some(opened);
+            events.push(Event::Opened(opened));
+        }
+    }
+
+    fn check_update(&self, update: &rustbgpd_wire::UpdateMessage) -> FsmEvent {
+        let Some(agreement) = &self.agreement else {
+            return FsmEvent::UpdateReceived;
+        };
+        let style = &agreement.style;
+        match message::summarize(update, style.internal, style.four_octet_as) {
+            Ok(summary) => {
+                count(&self.counters.prefixes_dropped, summary.announced);
+                count(&self.counters.prefixes_withdrawn, summary.withdrawn);
+                count(
+                    &self.counters.malformed_updates,
+                    u64::from(summary.malformed),
+                );
+                FsmEvent::UpdateReceived
+            }
+            Err(error) => FsmEvent::DecodeError(error),
+        }
+    }
+
+    fn feed(&mut self, now: Instant, event: FsmEvent, events: &mut Vec<Event>) {
+        for action in self.fsm.handle_event(event) {
+            self.act(now, action, events);
+        }
+    }
+
+    fn act(&mut self, now: Instant, action: Action, events: &mut Vec<Event>) {
+        match action {
+            Action::SendOpen(mut open) => {
+                offer(&mut open, &self.config);
+                count(&self.counters.open_sent, 1);
+                self.send(&Message::Open(open), events);
+            }
+            Action::SendKeepalive => {
+                count(&self.counters.keepalive_sent, 1);
+                self.send(&Message::Keepalive, events);
+            }
+            Action::SendNotification(notification) => {
+                let notified = describe(&notification, false);
+                count(&self.counters.notification_sent, 1);
+                self.send(&Message::Notification(notification), events);
+                self.end(Ended::Notified(notified), events);
+            }
+            Action::StartTimer(TimerType::Hold, seconds) => {
+                self.hold = Some(now + Duration::from_secs(u64::from(seconds)));
+            }
+            Action::StartTimer(TimerType::Keepalive, _) => {
+                let hold = self.fsm.negotiated().map_or(0, |agreed| agreed.hold_time);
+                let hold = Duration::from_secs(u64::from(hold));
+                if self.keepalive_interval.is_zero() {
+                    self.keepalive_interval =
+                        keepalive_interval(self.config.peer.timers.keepalive, hold);
+                }
+                self.keepalive = Some(now + self.keepalive_interval);
+            }
+            Action::StopTimer(TimerType::Hold) => self.hold = None,
+            Action::StopTimer(TimerType::Keepalive) => self.keepalive = None,
+            Action::SessionEstablished(negotiated) => {
+                let agreement = self.agree(&negotiated);
+                self.agreement = Some(Arc::new(agreement.clone()));
+                events.push(Event::Established(Box::new(agreement)));
+            }
+            Action::CloseTcpConnection => self.end(Ended::Closed, events),
+            // Connecting and its timer are decided above, the state is read
+            // from the machine, and leaving Established is said by `Ended`.
+            Action::StartTimer(TimerType::ConnectRetry, _)
+            | Action::StopTimer(TimerType::ConnectRetry)
+            | Action::InitiateTcpConnection
+            | Action::StateChanged { .. }
+            | Action::SessionDown => {}
+            Action::StaleTimerIgnored { state, timer } => {
+                tracing::debug!(?state, ?timer, "a timer fired that was stopped");
+            }
+            other => tracing::warn!(?other, "an unknown action of the state machine is ignored"),
+        }
+    }
+
+    fn send(&self, message: &Message, events: &mut Vec<Event>) {
+        match rustbgpd_wire::encode_message(message) {
+            Ok(octets) => {
+                count(&self.counters.bytes_sent, octets.len());
+                events.push(Event::Send(octets.freeze()));
+            }
+            Err(error) => tracing::error!(%error, "a message could not be written"),
+        }
+    }
+
+    /// Ends once: what is said first about the reason stays.
+    fn end(&mut self, why: Ended, events: &mut Vec<Event>) {
+        if !self.ended {
+            self.ended = true;
+            self.hold = None;
+            self.keepalive = None;
+            events.push(Event::Ended(why));
+        }
+    }
+
+    fn agree(&self, agreed: &rustbgpd_fsm::NegotiatedSession) -> Agreement {
+        let families: Vec<Family> = agreed
+            .negotiated_families
+            .iter()
+            .filter_map(|family| match family {
+                (Afi::Ipv4, Safi::Unicast) => Some(Family::Ipv4),
+                (Afi::Ipv6, Safi::Unicast) => Some(Family::Ipv6),
+                _ => None,
+            })
+            .collect();
+        let peer = &self.config.peer;
+        let mut add_path: Vec<Family> = Family::ALL
+            .into_iter()
+            .filter(|family| {
+                agreed
+                    .add_path_families
+                    .get(&wire_family(*family))
+                    .is_some_and(|mode| {
+                        use rustbgpd_wire::AddPathMode::{Both, Send};
+                        matches!(mode, Send | Both)
+                    })
+            })
+            .collect();
+        add_path.retain(|family| peer.add_path_send && families.contains(family));
+        let peer_takes_v6_next_hops = agreed.peer_capabilities.iter().any(|capability| {
+            matches!(capability, Capability::ExtendedNextHop(list)
+                if list.contains(&ipv4_with_ipv6_next_hop()))
+        });
+        let restart = agreed
+            .peer_capabilities
+            .iter()
+            .any(|capability| matches!(capability, Capability::GracefulRestart { .. }));
+        let hold = Duration::from_secs(u64::from(agreed.hold_time));
+        let internal = agreed.peer_asn == self.config.local_as;
+        let limit = if agreed.peer_extended_message {
+            EXTENDED_MAX_MESSAGE_LEN
+        } else {
+            MAX_MESSAGE_LEN
+        };
+        Agreement {
+            negotiated: Negotiated {
+                local_as: self.config.local_as,
+                peer_as: agreed.peer_asn,
+                peer_router_id: agreed.peer_router_id,
+                local_address: self.config.local,
+                peer_address: self.config.remote,
+                inbound: self.config.inbound,
+                hold_time: hold,
+                keepalive: if hold.is_zero() {
+                    Duration::ZERO
+                } else {
+                    keepalive_interval(peer.timers.keepalive, hold)
+                },
+                four_octet_as: agreed.four_octet_as,
+                route_refresh: agreed.peer_route_refresh,
+                enhanced_route_refresh: agreed.peer_enhanced_route_refresh,
+                extended_messages: agreed.peer_extended_message,
+                extended_next_hop: peer.extended_next_hop && peer_takes_v6_next_hops,
+                // What counts is that the peer has the capability at all: one
+                // that lists no family of its own still keeps ours.
+                graceful_restart: peer
+                    .graceful_restart
+                    .filter(|_| restart)
+                    .map(|ours| ours.restart_time),
+                notification_restart: peer
+                    .graceful_restart
+                    .is_some_and(|ours| ours.notification && agreed.peer_notification_gr),
+                long_lived_restart: agreed.peer_llgr_capable,
+                add_path_send: add_path.clone(),
+                peer_capabilities: agreed
+                    .peer_capabilities
+                    .iter()
+                    .map(capability_code)
+                    .collect(),
+            },
+            families,
+            style: Style {
+                local_as: self.config.local_as,
+                internal,
+                four_octet_as: agreed.four_octet_as,
+                add_path,
+                limit: usize::from(limit),
+            },
+        }
+    }
+}
+
+fn count(counter: &std::sync::atomic::AtomicU64, by: impl TryInto<u64>) {
+    counter.fetch_add(by.try_into().unwrap_or(0), Relaxed);
+}
+
+fn keepalive_interval(configured: Option<Duration>, hold: Duration) -> Duration {
+    // RFC 4271 §4.4: not more often than once a second, and a third of the
+    // hold time is the reasonable maximum.
+    let longest = hold / 3;
+    configured
+        .map_or(longest, |wanted| wanted.min(longest))
+        .max(Duration::from_secs(1))
+}
+
+fn describe(notification: &NotificationMessage, received: bool) -> Notified {
+    let (meaning, text) = message::explain(notification);
+    Notified {
+        received,
+        code: notification.code.as_u8(),
+        subcode: notification.subcode,
+        meaning,
+        text,
+    }
+}
+
+fn wire_family(family: Family) -> (Afi, Safi) {
+    match family {
+        Family::Ipv4 => (Afi::Ipv4, Safi::Unicast),
+        Family::Ipv6 => (Afi::Ipv6, Safi::Unicast),
+    }
+}
+
+fn ipv4_with_ipv6_next_hop() -> ExtendedNextHopFamily {
+    ExtendedNextHopFamily {
+        nlri_afi: Afi::Ipv4,
+        nlri_safi: Safi::Unicast,
+        next_hop_afi: Afi::Ipv6,
+    }
+}
+
+fn fsm_config(config: &SessionConfig) -> rustbgpd_fsm::PeerConfig {
+    let peer = &config.peer;
+    let families = peer.offered_families();
+    let mut fsm = rustbgpd_fsm::PeerConfig::new(config.local_as, 0, config.router_id);
+    match peer.remote_as {
+        RemoteAs::Exactly(asn) => fsm.remote_asn = asn,
+        RemoteAs::Internal => fsm.remote_asn = config.local_as,
+        RemoteAs::External => fsm.remote_asn_external = true,
+        RemoteAs::Any => fsm.remote_asn = 0,
+    }
+    fsm.hold_time = u16::try_from(peer.timers.hold.as_secs()).unwrap_or(u16::MAX);
+    fsm.disable_ipv4_unicast = !families.contains(&Family::Ipv4);
+    fsm.families = families.into_iter().map(wire_family).collect();
+    if let Some(restart) = peer.graceful_restart {
+        fsm.graceful_restart = true;
+        fsm.gr_restart_time = u16::try_from(restart.restart_time.as_secs()).unwrap_or(u16::MAX);
+        fsm.llgr_stale_time = u32::try_from(restart.long_lived.as_secs()).unwrap_or(u32::MAX);
+    }
+    fsm.add_path_send = peer.add_path_send;
+    fsm
+}
+
+/// Makes the machine's OPEN ours: it knows no restart of its own, always sets
+/// the N bit, and offers RFC 8950 by families alone.
+fn offer(open: &mut OpenMessage, config: &SessionConfig) {
+    let peer = &config.peer;
+    for capability in &mut open.capabilities {
+        match capability {
+            Capability::GracefulRestart {
+                restart_state,
+                notification,
+                families,
+                ..
+            } => {
+                *restart_state = config.restarting;
+                *notification = peer
+                    .graceful_restart
+                    .is_some_and(|restart| restart.notification);
+                for family in families {
+                    family.forwarding_preserved = config.restarting;
+                }
+            }
+            Capability::LongLivedGracefulRestart(families) => {
+                for family in families {
+                    family.forwarding_preserved = config.restarting;
+                }
+            }
+            _ => {}
+        }
+    }
+    open.capabilities
+        .retain(|capability| !matches!(capability, Capability::ExtendedNextHop(_)));
+    if peer.extended_next_hop && peer.offered_families().contains(&Family::Ipv4) {
+        open.capabilities
+            .push(Capability::ExtendedNextHop(vec![ipv4_with_ipv6_next_hop()]));
+    }
+}
+
+fn capability_code(capability: &Capability) -> u8 {
+    let mut octets = BytesMut::new();
+    // Code and length come first; a value that cannot be written is unknown.
+    match capability.encode(&mut octets) {
+        Ok(()) => octets.first().copied().unwrap_or(0),
+        Err(_) => 0,
+    }
+}

@@ -1,1 +1,22 @@
-//! Test world.
+//! A real Kubernetes, real routers and a real LAN on one machine, in seconds: the world that tests, the quickstart and
+//! the benchmarks run in.
+//!
+//! Three levels, each usable alone:
+//!
+//! 1. [`ControlPlane`]: etcd and kube-apiserver (and kube-controller-manager) on loopback.
+//!
+//! Everything a world starts dies with the program that started it, however that ends. Every wait is for a condition
+//! and has a deadline; what was seen instead is in the error. Logs go to a [`Folder`] that is removed when all went
+//! well, and whose place is printed when it did not.
+
+pub mod control_plane;
+mod folder;
+pub mod process;
+pub mod tools;
+mod wait;
+
+pub use control_plane::{ControlPlane, Identity};
+pub use folder::Folder;
+pub use process::{Process, Program};
+pub use tools::{binary, tool};
+pub use wait::{Deadline, eventually};

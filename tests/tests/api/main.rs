@@ -1,0 +1,3 @@
+//! What needs a real API server and no network: CRDs, admission, the controller.
+
+mod kubernetes;

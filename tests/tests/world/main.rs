@@ -1,0 +1,3 @@
+//! The test world's own tests: each level starts, breaks as asked, and leaves nothing behind.
+
+mod control_plane;

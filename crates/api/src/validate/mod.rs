@@ -1,0 +1,11 @@
+//! The rules: what an object may say, given what it said before and what else is in the cluster.
+//!
+//! Every rule is a plain function of (object, old object, [`View`]). The webhook calls them before
+//! an object is stored; the controller calls the same ones on what got past a webhook that was
+//! down, and shows the denials as conditions. So a rule lives once.
+
+mod spans;
+mod verdict;
+
+pub use spans::{Span, Spans};
+pub use verdict::Verdict;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Services under which the webhook can be reached: ours, and the names that OpenELB used
 /// (0.6 `openelb-controller`, 0.5 `openelb-admission`), so that either's configuration works.
-pub const SERVICE_NAMES: [&str; 3] = ["openelb-controller", "openelb-webhook", "openelb-admission"];
+pub const SERVICE_NAMES: [&str; 3] = ["openelb-webhook", "openelb-controller", "openelb-admission"];
 
 /// The Secret in which OpenELB keeps its certificates.
 pub const SECRET_NAME: &str = "openelb-admission";

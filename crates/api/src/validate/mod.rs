@@ -4,8 +4,13 @@
 //! an object is stored; the controller calls the same ones on what got past a webhook that was
 //! down, and shows the denials as conditions. So a rule lives once.
 
+mod names;
+mod service;
 mod spans;
 mod verdict;
+mod view;
 
+pub use service::{Requested, is_ours, requested, service};
 pub use spans::{Span, Spans};
 pub use verdict::Verdict;
+pub use view::{Claim, EipFacts, Holding, NodeFacts, PeerFacts, Sharing, View};

@@ -1,0 +1,209 @@
+//! What rules know of the cluster besides the object in question.
+//!
+//! A [`View`] is plain data, made from watched objects by whoever watches them: one task that
+//! applies changes and publishes a copy. Its parts are shared, so a copy costs little.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use super::{Span, Spans};
+
+/// What rules compare with.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    eips: Arc<BTreeMap<String, Arc<EipFacts>>>,
+    spans: Arc<Spans<Arc<EipFacts>>>,
+    holdings: Arc<BTreeMap<IpAddr, Arc<Holding>>>,
+    nodes: Arc<BTreeMap<String, NodeFacts>>,
+    node_addresses: Arc<BTreeMap<IpAddr, String>>,
+    peers: Arc<BTreeMap<String, PeerFacts>>,
+    /// The local AS of the BgpConf `default`, where there is one.
+    pub local_as: Option<u32>,
+}
+
+/// What rules need of an Eip.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EipFacts {
+    /// Its name.
+    pub name: String,
+    /// What `spec.address` says, for messages.
+    pub address: String,
+    /// The addresses it gives out, exclusions taken off; inclusive, ascending, disjoint.
+    pub ranges: Vec<(IpAddr, IpAddr)>,
+    /// Whether it is marked as the default.
+    pub is_default: bool,
+    /// Whether it takes no new assignments.
+    pub is_disabled: bool,
+    /// Whether it is being deleted.
+    pub is_deleting: bool,
+    /// Whether Services may share an address, and whose.
+    pub sharing: Sharing,
+}
+
+/// Whether Services may share an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// Not at all.
+    Never,
+    /// Within one namespace.
+    #[default]
+    SameNamespace,
+    /// Across namespaces.
+    AnyNamespace,
+}
+
+/// Who has an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// The Eip it came from.
+    pub eip: String,
+    /// Whether it is set aside by hand.
+    pub is_reserved: bool,
+    /// The Services on it.
+    pub claims: Vec<Claim>,
+}
+
+/// One Service on an address, with what sharing is decided on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub name: String,
+    /// Protocol (`TCP`, `UDP`, `SCTP`) and number of each port.
+    pub ports: BTreeSet<(String, u16)>,
+    /// Whether `externalTrafficPolicy` is `Local`.
+    pub is_local: bool,
+    /// The pod selector.
+    pub selector: BTreeMap<String, String>,
+    /// Whether it asked for this address by name.
+    pub by_name: bool,
+}
+
+/// What rules need of a Node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its addresses, internal and external.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What rules need of a BgpPeer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PeerFacts {
+    /// The neighbour's address.
+    pub neighbor: Option<IpAddr>,
+    /// The nodes it is for.
+    pub selector: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>,
+}
+
+impl EipFacts {
+    /// Whether it gives out an address.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.ranges.iter().any(|&(first, last)| first <= address && address <= last)
+    }
+}
+
+impl View {
+    /// Adds or replaces Eips, and removes others, in one go.
+    pub fn change_eips(&mut self, change: impl FnOnce(&mut BTreeMap<String, Arc<EipFacts>>)) {
+        change(Arc::make_mut(&mut self.eips));
+        let spans = self.eips.values().flat_map(|eip| {
+            eip.ranges.iter().map(|&(first, last)| Span { first, last, owner: Arc::clone(eip) })
+        });
+        self.spans = Arc::new(spans.collect());
+    }
+
+    /// Adds, replaces or removes what is known of addresses.
+    pub fn change_holdings(&mut self, change: impl FnOnce(&mut BTreeMap<IpAddr, Arc<Holding>>)) {
+        change(Arc::make_mut(&mut self.holdings));
+    }
+
+    /// Adds, replaces or removes Nodes.
+    pub fn change_nodes(&mut self, change: impl FnOnce(&mut BTreeMap<String, NodeFacts>)) {
+        change(Arc::make_mut(&mut self.nodes));
+        let addresses = self
+            .nodes
+            .iter()
+            .flat_map(|(name, node)| node.addresses.iter().map(|ip| (*ip, name.clone())));
+        self.node_addresses = Arc::new(addresses.collect());
+    }
+
+    /// Adds, replaces or removes BgpPeers.
+    pub fn change_peers(&mut self, change: impl FnOnce(&mut BTreeMap<String, PeerFacts>)) {
+        change(Arc::make_mut(&mut self.peers));
+    }
+
+    /// The Eip of that name.
+    #[must_use]
+    pub fn eip(&self, name: &str) -> Option<&EipFacts> {
+        self.eips.get(name).map(Arc::as_ref)
+    }
+
+    /// All Eips.
+    pub fn eips(&self) -> impl Iterator<Item = &EipFacts> {
+        self.eips.values().map(Arc::as_ref)
+    }
+
+    /// Ranges of Eips that share an address with `first..=last`; found without a scan.
+    pub fn overlapping(
+        &self,
+        first: IpAddr,
+        last: IpAddr,
+    ) -> impl Iterator<Item = &Span<Arc<EipFacts>>> {
+        self.spans.overlapping(first, last)
+    }
+
+    /// Who has an address.
+    #[must_use]
+    pub fn holding(&self, address: IpAddr) -> Option<&Holding> {
+        self.holdings.get(&address).map(Arc::as_ref)
+    }
+
+    /// Every address that came from an Eip, with who has it. A scan: for rare questions only.
+    pub fn holdings_of<'a>(
+        &'a self,
+        eip: &'a str,
+    ) -> impl Iterator<Item = (IpAddr, &'a Holding)> + 'a {
+        self.holdings
+            .iter()
+            .filter(move |(_, holding)| holding.eip == eip)
+            .map(|(address, holding)| (*address, holding.as_ref()))
+    }
+
+    /// The first Node that has an address in a range.
+    #[must_use]
+    pub fn node_within(&self, first: IpAddr, last: IpAddr) -> Option<(IpAddr, &str)> {
+        self.node_addresses
+            .range(first..=last)
+            .next()
+            .map(|(address, node)| (*address, node.as_str()))
+    }
+
+    /// All Nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, &NodeFacts)> {
+        self.nodes.iter().map(|(name, node)| (name.as_str(), node))
+    }
+
+    /// All BgpPeers.
+    pub fn peers(&self) -> impl Iterator<Item = (&str, &PeerFacts)> {
+        self.peers.iter().map(|(name, peer)| (name.as_str(), peer))
+    }
+
+    /// How many objects are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.eips.len() + self.holdings.len() + self.nodes.len() + self.peers.len()
+    }
+
+    /// Whether nothing is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -10,5 +10,6 @@
 pub mod keys;
 mod tolerant;
 pub mod v1alpha2;
+pub mod validate;
 
 pub use tolerant::Tolerant;

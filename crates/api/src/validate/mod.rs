@@ -4,13 +4,14 @@
 //! an object is stored; the controller calls the same ones on what got past a webhook that was
 //! down, and shows the denials as conditions. So a rule lives once.
 
-mod names;
+mod complete;
 mod service;
 mod spans;
 mod verdict;
 mod view;
 
+pub use complete::{Change, complete_service};
 pub use service::{Requested, is_ours, requested, service};
 pub use spans::{Span, Spans};
 pub use verdict::Verdict;
-pub use view::{Claim, EipFacts, Holding, NodeFacts, PeerFacts, Sharing, View};
+pub use view::{EipFacts, Holding, NodeFacts, PeerFacts, View};

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
-use super::{Verdict, View, names};
+use super::{Verdict, View};
+use crate::keys;
 
 const ADDRESS_PATH: &str = "metadata.annotations[eip.openelb.kubesphere.io/v1alpha1]";
 const EIP_PATH: &str = "metadata.annotations[eip.openelb.kubesphere.io/v1alpha2]";
@@ -32,7 +33,7 @@ pub fn service(new: &Service, old: Option<&Service>, view: &View) -> Verdict {
         );
     }
     families(new, &request, &mut verdict);
-    match annotation(new, names::EIP) {
+    match annotation(new, keys::EIP) {
         Some(name) => named_eip(name, &request, view, &mut verdict),
         None => {
             for address in &request.addresses {
@@ -53,12 +54,14 @@ pub fn service(new: &Service, old: Option<&Service>, view: &View) -> Verdict {
 /// class, and no other class. NodeProxy Services get no address and no rules.
 #[must_use]
 pub fn is_ours(service: &Service) -> bool {
-    let Some(spec) = &service.spec else { return false };
-    let chosen = match spec.load_balancer_class.as_deref() {
-        Some(class) => class == names::CLASS,
-        None => annotation(service, names::OPT_IN) == Some(names::OPT_IN_VALUE),
+    let Some(spec) = &service.spec else {
+        return false;
     };
-    is_load_balancer(spec) && chosen && annotation(service, names::NODE_PROXY).is_none()
+    let chosen = match spec.load_balancer_class.as_deref() {
+        Some(class) => class == keys::LOAD_BALANCER_CLASS,
+        None => annotation(service, keys::OPT_IN) == Some(keys::OPT_IN_VALUE),
+    };
+    is_load_balancer(spec) && chosen && annotation(service, keys::NODE_PROXY).is_none()
 }
 
 /// What addresses a Service asks for.
@@ -76,13 +79,23 @@ pub struct Requested {
 /// else by `spec.loadBalancerIP`. Several are separated by commas.
 #[must_use]
 pub fn requested(service: &Service) -> Requested {
-    let field = service.spec.as_ref().and_then(|spec| spec.load_balancer_ip.as_deref());
-    let (path, text) = match annotation(service, names::ADDRESS) {
+    let field = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.load_balancer_ip.as_deref());
+    let (path, text) = match annotation(service, keys::ADDRESS) {
         Some(text) => (ADDRESS_PATH, text),
         None => (FIELD_PATH, field.unwrap_or_default()),
     };
-    let mut request = Requested { path, ..Requested::default() };
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+    let mut request = Requested {
+        path,
+        ..Requested::default()
+    };
+    for part in text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
         match part.parse() {
             Ok(address) => request.addresses.push(address),
             Err(_) => request.unreadable.push(part.to_owned()),
@@ -96,21 +109,32 @@ fn is_load_balancer(spec: &ServiceSpec) -> bool {
 }
 
 fn annotation<'a>(service: &'a Service, key: &str) -> Option<&'a str> {
-    service.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    service
+        .metadata
+        .annotations
+        .as_ref()?
+        .get(key)
+        .map(String::as_str)
 }
 
 /// Whether nothing changed that these rules (and those of sharing) look at.
 fn asks_the_same(new: &Service, old: &Service) -> bool {
-    let annotations = [names::ADDRESS, names::EIP, names::PROTOCOL];
+    let annotations = [keys::ADDRESS, keys::EIP, keys::PROTOCOL];
     new.spec == old.spec
-        && annotations.iter().all(|key| annotation(new, key) == annotation(old, key))
+        && annotations
+            .iter()
+            .all(|key| annotation(new, key) == annotation(old, key))
 }
 
 /// Requested addresses against the Service's IP families.
 fn families(service: &Service, request: &Requested, verdict: &mut Verdict) {
     let spec = service.spec.as_ref();
-    let families = spec.and_then(|spec| spec.ip_families.as_deref()).unwrap_or_default();
-    let policy = spec.and_then(|spec| spec.ip_family_policy.as_deref()).unwrap_or("SingleStack");
+    let families = spec
+        .and_then(|spec| spec.ip_families.as_deref())
+        .unwrap_or_default();
+    let policy = spec
+        .and_then(|spec| spec.ip_family_policy.as_deref())
+        .unwrap_or("SingleStack");
     for address in &request.addresses {
         let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
         if !families.is_empty() && !families.iter().any(|known| known == family) {
@@ -124,11 +148,18 @@ fn families(service: &Service, request: &Requested, verdict: &mut Verdict) {
             );
         }
     }
-    let (v4, v6): (Vec<_>, Vec<_>) =
-        request.addresses.iter().partition(|address| address.is_ipv4());
-    if v4.len() > 1 || v6.len() > 1 {
-        verdict.deny(request.path, "a Service gets one address per IP family; name no more");
-    } else if !v4.is_empty() && !v6.is_empty() && policy == "SingleStack" {
+    let v4 = request
+        .addresses
+        .iter()
+        .filter(|address| address.is_ipv4())
+        .count();
+    let v6 = request.addresses.len() - v4;
+    if v4 > 1 || v6 > 1 {
+        verdict.deny(
+            request.path,
+            "a Service gets one address per IP family; name no more",
+        );
+    } else if v4 > 0 && v6 > 0 && policy == "SingleStack" {
         verdict.deny(
             request.path,
             "addresses of both families need spec.ipFamilyPolicy PreferDualStack or \
@@ -140,7 +171,10 @@ fn families(service: &Service, request: &Requested, verdict: &mut Verdict) {
 /// Requested addresses against the Eip that is named too.
 fn named_eip(name: &str, request: &Requested, view: &View, verdict: &mut Verdict) {
     let Some(eip) = view.eip(name) else {
-        verdict.warn(EIP_PATH, format!("there is no Eip {name:?} yet; the Service waits for it"));
+        verdict.warn(
+            EIP_PATH,
+            format!("there is no Eip {name:?} yet; the Service waits for it"),
+        );
         return;
     };
     for address in &request.addresses {
@@ -156,19 +190,32 @@ fn named_eip(name: &str, request: &Requested, view: &View, verdict: &mut Verdict
         }
     }
     if eip.is_deleting || eip.is_disabled {
-        let state = if eip.is_deleting { "being deleted" } else { "disabled" };
-        verdict.warn(EIP_PATH, format!("Eip {name} is {state} and gives out no new address"));
+        let state = if eip.is_deleting {
+            "being deleted"
+        } else {
+            "disabled"
+        };
+        verdict.warn(
+            EIP_PATH,
+            format!("Eip {name} is {state} and gives out no new address"),
+        );
     }
 }
 
 fn remarks(service: &Service, verdict: &mut Verdict) {
-    let field = service.spec.as_ref().and_then(|spec| spec.load_balancer_ip.as_deref());
+    let field = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.load_balancer_ip.as_deref());
     if let Some(field) = field
-        && annotation(service, names::ADDRESS).is_some_and(|text| text.trim() != field.trim())
+        && annotation(service, keys::ADDRESS).is_some_and(|text| text.trim() != field.trim())
     {
-        verdict.warn(FIELD_PATH, "ignored, because the annotation eip.openelb.kubesphere.io/v1alpha1 is set");
+        verdict.warn(
+            FIELD_PATH,
+            "ignored, because the annotation eip.openelb.kubesphere.io/v1alpha1 is set",
+        );
     }
-    if let Some(protocol) = annotation(service, names::PROTOCOL)
+    if let Some(protocol) = annotation(service, keys::PROTOCOL)
         && !["bgp", "layer2", "vip"].contains(&protocol)
     {
         verdict.warn(
@@ -192,7 +239,7 @@ mod tests {
             "metadata": { "name": "web", "namespace": "shop", "annotations": annotations },
             "spec": spec,
         });
-        value["metadata"]["annotations"][names::OPT_IN] = json!("openelb");
+        value["metadata"]["annotations"][keys::OPT_IN] = json!("openelb");
         value["spec"]["type"] = json!("LoadBalancer");
         serde_json::from_value(value).unwrap()
     }
@@ -225,20 +272,24 @@ mod tests {
         let verdict = check(&json!({}), &json!({ "loadBalancerIP": "192.0.2.300" }));
         assert_eq!(
             verdict.denials,
-            ["spec.loadBalancerIP: \"192.0.2.300\" is no IP address; give one address, or one \
-              per IP family separated by a comma"]
+            [
+                "spec.loadBalancerIP: \"192.0.2.300\" is no IP address; give one address, or one \
+              per IP family separated by a comma"
+            ]
         );
     }
 
     #[test]
     fn the_annotation_wins_over_the_field_even_when_empty() {
         let request = requested(&service(
-            &json!({ names::ADDRESS: "" }),
+            &json!({ keys::ADDRESS: "" }),
             &json!({ "loadBalancerIP": "192.0.2.1" }),
         ));
         assert_eq!(request.addresses, [] as [IpAddr; 0]);
-        let verdict =
-            check(&json!({ names::ADDRESS: "192.0.2.2" }), &json!({ "loadBalancerIP": "192.0.2.1" }));
+        let verdict = check(
+            &json!({ keys::ADDRESS: "192.0.2.2" }),
+            &json!({ "loadBalancerIP": "192.0.2.1" }),
+        );
         assert!(verdict.warnings[0].starts_with("spec.loadBalancerIP: ignored"));
     }
 
@@ -253,16 +304,16 @@ mod tests {
 
     #[test]
     fn two_families_need_a_dual_stack_policy_and_two_of_one_family_are_refused() {
-        let both = json!({ names::ADDRESS: "192.0.2.1, 2001:db8::1" });
+        let both = json!({ keys::ADDRESS: "192.0.2.1, 2001:db8::1" });
         assert!(check(&both, &json!({})).denials[0].contains("ipFamilyPolicy"));
         assert!(check(&both, &json!({ "ipFamilyPolicy": "RequireDualStack" })).is_accepted());
-        let twice = json!({ names::ADDRESS: "192.0.2.1,192.0.2.2" });
+        let twice = json!({ keys::ADDRESS: "192.0.2.1,192.0.2.2" });
         assert!(check(&twice, &json!({})).denials[0].contains("one address per IP family"));
     }
 
     #[test]
     fn an_address_must_lie_in_the_eip_that_is_named() {
-        let annotations = json!({ names::EIP: "lan", names::ADDRESS: "192.0.2.16" });
+        let annotations = json!({ keys::EIP: "lan", keys::ADDRESS: "192.0.2.16" });
         assert_eq!(
             check(&annotations, &json!({})).denials,
             [format!(
@@ -270,13 +321,13 @@ mod tests {
                  eip[lan:192.0.2.0/28]; ask for an address inside or name another Eip"
             )]
         );
-        let annotations = json!({ names::EIP: "lan", names::ADDRESS: "192.0.2.15" });
+        let annotations = json!({ keys::EIP: "lan", keys::ADDRESS: "192.0.2.15" });
         assert_eq!(check(&annotations, &json!({})), Verdict::default());
     }
 
     #[test]
     fn an_eip_that_does_not_exist_yet_is_a_warning() {
-        let verdict = check(&json!({ names::EIP: "later" }), &json!({}));
+        let verdict = check(&json!({ keys::EIP: "later" }), &json!({}));
         assert!(verdict.is_accepted());
         assert!(verdict.warnings[0].contains("there is no Eip \"later\" yet"));
         let verdict = check(&json!({}), &json!({ "loadBalancerIP": "198.51.100.1" }));
@@ -292,13 +343,18 @@ mod tests {
         assert_eq!(super::service(&other, None, &view()), Verdict::default());
         let foreign = json!({ "loadBalancerIP": "x", "loadBalancerClass": "example.com/lb" });
         assert_eq!(check(&json!({}), &foreign), Verdict::default());
-        assert_eq!(check(&json!({ names::NODE_PROXY: "daemonset" }), &bad), Verdict::default());
+        assert_eq!(
+            check(&json!({ keys::NODE_PROXY: "daemonset" }), &bad),
+            Verdict::default()
+        );
     }
 
     #[test]
     fn our_class_opts_in_without_the_annotation() {
-        let mut classed =
-            service(&json!({}), &json!({ "loadBalancerClass": names::CLASS, "loadBalancerIP": "x" }));
+        let mut classed = service(
+            &json!({}),
+            &json!({ "loadBalancerClass": keys::LOAD_BALANCER_CLASS, "loadBalancerIP": "x" }),
+        );
         classed.metadata.annotations = None;
         assert!(!super::service(&classed, None, &view()).is_accepted());
     }
@@ -308,6 +364,9 @@ mod tests {
         let old = service(&json!({}), &json!({ "loadBalancerIP": "x" }));
         let mut new = old.clone();
         new.metadata.finalizers = Some(vec!["example.com/f".into()]);
-        assert_eq!(super::service(&new, Some(&old), &view()), Verdict::default());
+        assert_eq!(
+            super::service(&new, Some(&old), &view()),
+            Verdict::default()
+        );
     }
 }

@@ -25,7 +25,9 @@ pub struct Spans<T> {
 
 impl<T> Default for Spans<T> {
     fn default() -> Self {
-        Self { entries: Vec::new() }
+        Self {
+            entries: Vec::new(),
+        }
     }
 }
 

@@ -3,13 +3,10 @@
 //! A [`View`] is plain data, made from watched objects by whoever watches them: one task that
 //! applies changes and publishes a copy. Its parts are shared, so a copy costs little.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{Span, Spans};
+use crate::v1alpha2::{AddressHolder, Sharing};
 
 /// What rules compare with.
 #[derive(Clone, Debug, Default)]
@@ -43,18 +40,6 @@ pub struct EipFacts {
     pub sharing: Sharing,
 }
 
-/// Whether Services may share an address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sharing {
-    /// Not at all.
-    Never,
-    /// Within one namespace.
-    #[default]
-    SameNamespace,
-    /// Across namespaces.
-    AnyNamespace,
-}
-
 /// Who has an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holding {
@@ -62,25 +47,10 @@ pub struct Holding {
     pub eip: String,
     /// Whether it is set aside by hand.
     pub is_reserved: bool,
+    /// `namespace/name` of Services that may take it although it is set aside.
+    pub reserved_for: Vec<String>,
     /// The Services on it.
-    pub claims: Vec<Claim>,
-}
-
-/// One Service on an address, with what sharing is decided on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claim {
-    /// Namespace of the Service.
-    pub namespace: String,
-    /// Name of the Service.
-    pub name: String,
-    /// Protocol (`TCP`, `UDP`, `SCTP`) and number of each port.
-    pub ports: BTreeSet<(String, u16)>,
-    /// Whether `externalTrafficPolicy` is `Local`.
-    pub is_local: bool,
-    /// The pod selector.
-    pub selector: BTreeMap<String, String>,
-    /// Whether it asked for this address by name.
-    pub by_name: bool,
+    pub services: Vec<AddressHolder>,
 }
 
 /// What rules need of a Node.
@@ -105,7 +75,9 @@ impl EipFacts {
     /// Whether it gives out an address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.ranges.iter().any(|&(first, last)| first <= address && address <= last)
+        self.ranges
+            .iter()
+            .any(|&(first, last)| first <= address && address <= last)
     }
 }
 
@@ -114,7 +86,11 @@ impl View {
     pub fn change_eips(&mut self, change: impl FnOnce(&mut BTreeMap<String, Arc<EipFacts>>)) {
         change(Arc::make_mut(&mut self.eips));
         let spans = self.eips.values().flat_map(|eip| {
-            eip.ranges.iter().map(|&(first, last)| Span { first, last, owner: Arc::clone(eip) })
+            eip.ranges.iter().map(|&(first, last)| Span {
+                first,
+                last,
+                owner: Arc::clone(eip),
+            })
         });
         self.spans = Arc::new(spans.collect());
     }

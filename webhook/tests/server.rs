@@ -1,5 +1,12 @@
 //! The HTTPS server on loopback: protocols, bounds, certificates swapped under way, orderly end.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test's helpers may panic as the test itself"
+)]
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;

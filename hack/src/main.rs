@@ -5,6 +5,7 @@ mod bench;
 mod command;
 mod image;
 mod prerequisites;
+mod quickstart;
 mod tally;
 mod test;
 mod tier;
@@ -31,6 +32,8 @@ enum Command {
     Bench(bench::Args),
     /// Build the container images, without a daemon.
     Image(image::Args),
+    /// Show the load balancer at work, on a Kubernetes of three nodes inside this machine.
+    Quickstart(quickstart::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Command::Test(args) => Ok(test::run(&args)),
         Command::Bench(args) => bench::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::Quickstart(args) => quickstart::run(&args),
     };
     match outcome {
         Ok(code) => code,

@@ -4,6 +4,7 @@
 mod bench;
 mod command;
 mod image;
+mod manifests;
 mod prerequisites;
 mod quickstart;
 mod tally;
@@ -32,6 +33,8 @@ enum Command {
     Bench(bench::Args),
     /// Build the container images, without a daemon.
     Image(image::Args),
+    /// Write `deploy/openelb.yaml` from the chart.
+    Manifests(manifests::Args),
     /// Show the load balancer at work, on a Kubernetes of three nodes inside this machine.
     Quickstart(quickstart::Args),
 }
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Test(args) => Ok(test::run(&args)),
         Command::Bench(args) => bench::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::Manifests(args) => manifests::run(&args),
         Command::Quickstart(args) => quickstart::run(&args),
     };
     match outcome {

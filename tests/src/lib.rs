@@ -12,6 +12,7 @@
 pub mod control_plane;
 mod folder;
 pub mod process;
+pub mod product;
 pub mod tools;
 mod wait;
 

@@ -1,3 +1,4 @@
 //! What needs a real API server and no network: CRDs, admission, the controller.
 
+mod chart;
 mod kubernetes;

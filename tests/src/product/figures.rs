@@ -1,0 +1,185 @@
+//! The failure table: what users lose when something breaks, and for how long, as measured.
+//!
+//! Measurements are appended to a file as they are made, one JSON object per line, so that a run that is cut short loses
+//! nothing. The page is made from the file and never written by hand.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// One fault, made once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// What was broken, in words of a user; measurements of the same fault are one row.
+    pub fault: String,
+    /// The longest time without a successful new connection, in milliseconds.
+    pub gap_ms: f64,
+    /// New connections that failed.
+    pub failed: u64,
+    /// New connections tried.
+    pub tried: u64,
+}
+
+/// Adds `measurement` to `file`.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn append(file: &Path, measurement: &Measurement) -> Result<()> {
+    let mut line = serde_json::to_string(measurement)?;
+    line.push('\n');
+    std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(file)
+        .and_then(|mut file| file.write_all(line.as_bytes()))
+        .with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// Reads what [`append`] wrote.
+///
+/// # Errors
+/// The file cannot be read, or a line of it is no measurement.
+pub fn read(file: &Path) -> Result<Vec<Measurement>> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    text.lines()
+        .map(|line| {
+            serde_json::from_str(line).with_context(|| format!("in {}: {line}", file.display()))
+        })
+        .collect()
+}
+
+/// The page: a row per fault in the order of first measurement; `machine` says where it was measured.
+#[must_use]
+pub fn page(measurements: &[Measurement], machine: &str) -> String {
+    let mut text = format!(
+        "# What users lose when something breaks\n\n\
+         Made by `hack/bench cluster` on {machine}. A client opens a new TCP connection every 10 ms through the load\n\
+         balancer; the gap is the longest time in which none succeeded. Every fault was made as often as the table says,\n\
+         on a real Kubernetes of three nodes with FRR as the router.\n\n\
+         | fault | runs | gap, median | gap, max | failed connections, median | max |\n\
+         |---|--:|--:|--:|--:|--:|\n"
+    );
+    for (fault, runs) in rows(measurements) {
+        let mut gaps: Vec<f64> = runs.iter().map(|run| run.gap_ms).collect();
+        let mut failed: Vec<f64> = runs.iter().map(|run| count(run.failed)).collect();
+        let tried: Vec<f64> = runs.iter().map(|run| count(run.tried)).collect();
+        let largest = tried.iter().copied().fold(0.0, f64::max);
+        let _ = writeln!(
+            text,
+            "| {fault} | {} | {} | {} | {:.0} of {largest:.0} | {:.0} |",
+            runs.len(),
+            milliseconds(median(&mut gaps)),
+            milliseconds(gaps.iter().copied().fold(0.0, f64::max)),
+            median(&mut failed),
+            failed.iter().copied().fold(0.0, f64::max),
+        );
+    }
+    text
+}
+
+fn rows(measurements: &[Measurement]) -> Vec<(&str, Vec<&Measurement>)> {
+    let mut order: Vec<&str> = Vec::new();
+    let mut of: BTreeMap<&str, Vec<&Measurement>> = BTreeMap::new();
+    for measurement in measurements {
+        let runs = of.entry(&measurement.fault).or_default();
+        if runs.is_empty() {
+            order.push(&measurement.fault);
+        }
+        runs.push(measurement);
+    }
+    order
+        .into_iter()
+        .filter_map(|fault| of.remove(fault).map(|runs| (fault, runs)))
+        .collect()
+}
+
+/// The middle of `values`, the mean of the two middles of an even number, 0 of none.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    let upper = values.get(half).copied().unwrap_or(0.0);
+    if values.len().is_multiple_of(2) {
+        let lower = half
+            .checked_sub(1)
+            .and_then(|at| values.get(at))
+            .copied()
+            .unwrap_or(upper);
+        f64::midpoint(lower, upper)
+    } else {
+        upper
+    }
+}
+
+fn milliseconds(value: f64) -> String {
+    if value < 0.5 {
+        "none".to_owned()
+    } else if value < 10_000.0 {
+        format!("{value:.0} ms")
+    } else {
+        format!("{:.1} s", value / 1e3)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of connections")]
+fn count(value: u64) -> f64 {
+    value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(fault: &str, gap_ms: f64, failed: u64) -> Measurement {
+        Measurement {
+            fault: fault.to_owned(),
+            gap_ms,
+            failed,
+            tried: 500,
+        }
+    }
+
+    #[test]
+    fn the_page_has_a_row_per_fault_in_the_order_of_measurement() {
+        let page = page(
+            &[
+                measured("power off", 300.0, 30),
+                measured("SIGTERM", 0.0, 0),
+                measured("power off", 400.0, 40),
+                measured("power off", 350.0, 35),
+            ],
+            "a machine",
+        );
+        let rows: Vec<&str> = page
+            .lines()
+            .filter(|line| line.contains("of 500"))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                "| power off | 3 | 350 ms | 400 ms | 35 of 500 | 40 |",
+                "| SIGTERM | 1 | none | none | 0 of 500 | 0 |"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_middles() {
+        assert!((median(&mut [4.0, 1.0, 3.0, 2.0]) - 2.5).abs() < f64::EPSILON);
+        assert!((median(&mut [7.0]) - 7.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn what_is_appended_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("figures");
+        let one = measured("drain", 12.5, 1);
+        append(&file, &one).unwrap();
+        append(&file, &one).unwrap();
+        assert_eq!(read(&file).unwrap(), [one.clone(), one]);
+    }
+}

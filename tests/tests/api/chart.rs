@@ -1,0 +1,194 @@
+//! The chart, as helm renders it: what holds for every set of values, and that a real API server takes all of it.
+
+use std::collections::BTreeSet;
+
+use openelb_tests::ControlPlane;
+use openelb_tests::product::{NAMESPACE, render};
+use serde_json::Value;
+
+/// Sets of values that people use; the empty one first.
+const VALUES: [&[&str]; 5] = [
+    &[],
+    &[
+        "global.imageRegistry=registry.example",
+        "global.tag=v1",
+        "global.imagePullSecrets={one,two}",
+        "networkPolicy.enable=true",
+        "log.format=json",
+    ],
+    &[
+        "speaker.enable=false",
+        "customImage.enable=false",
+        "controller.replicas=1",
+        "webhook.replicas=1",
+    ],
+    &[
+        "speaker.layer2=false",
+        "speaker.apiHosts=:50051",
+        "controller.webhookPort=8443",
+        "install.replaceOpenELB=false",
+        "install.podSecurity=false",
+    ],
+    &[
+        "speaker.memberlistSecret=sixteen bytes or more",
+        "speaker.membership=lease",
+        "nameOverride=balancer",
+        "controller.image.digest=sha256:0123456789012345678901234567890123456789012345678901234567890123",
+    ],
+];
+
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    objects
+        .iter()
+        .filter(|object| object["kind"] == kind)
+        .collect()
+}
+
+fn workloads(objects: &[Value]) -> Vec<&Value> {
+    ["Deployment", "DaemonSet"]
+        .iter()
+        .flat_map(|kind| of_kind(objects, kind))
+        .collect()
+}
+
+#[tokio::test]
+async fn an_api_server_takes_everything_strictly() {
+    let control = ControlPlane::start().await.unwrap();
+    control
+        .kubectl(&["create", "namespace", NAMESPACE])
+        .await
+        .unwrap();
+    for values in VALUES {
+        let objects = render(values).await.unwrap();
+        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        let file = control
+            .folder()
+            .write("rendered.json", list.to_string())
+            .unwrap();
+        let answer = control
+            .kubectl(&[
+                "apply",
+                "--dry-run=server",
+                "--validate=strict",
+                "--filename",
+                file.to_str().unwrap(),
+            ])
+            .await
+            .unwrap_or_else(|error| panic!("{values:?}: {error:#}"));
+        assert_eq!(
+            answer.lines().count(),
+            objects.len(),
+            "{values:?}: {answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn selectors_never_change_with_the_version() {
+    for values in VALUES {
+        for workload in workloads(&render(values).await.unwrap()) {
+            let selector = workload["spec"]["selector"]["matchLabels"]
+                .as_object()
+                .unwrap();
+            let keys: BTreeSet<&str> = selector.keys().map(String::as_str).collect();
+            assert_eq!(keys, BTreeSet::from(["app", "component"]), "{values:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_container_gives_up_what_it_does_not_need() {
+    for values in VALUES {
+        let objects = render(values).await.unwrap();
+        let pods = workloads(&objects)
+            .into_iter()
+            .chain(of_kind(&objects, "Job"));
+        for workload in pods {
+            let name = &workload["metadata"]["name"];
+            let pod = &workload["spec"]["template"]["spec"];
+            let speaker = workload["kind"] == "DaemonSet";
+            assert_eq!(
+                pod["securityContext"]["seccompProfile"]["type"],
+                "RuntimeDefault"
+            );
+            assert_eq!(
+                pod["securityContext"]["runAsNonRoot"] == true,
+                !speaker,
+                "{name}"
+            );
+            assert_eq!(pod["hostNetwork"] == true, speaker, "{name}");
+            for container in pod["containers"].as_array().unwrap() {
+                let context = &container["securityContext"];
+                assert_eq!(context["readOnlyRootFilesystem"], true, "{name}");
+                assert_eq!(context["allowPrivilegeEscalation"], false, "{name}");
+                assert_eq!(context["capabilities"]["drop"][0], "ALL", "{name}");
+                let added = context["capabilities"]["add"].as_array();
+                let added: Vec<&str> = added
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .collect();
+                let expected: &[&str] = if speaker {
+                    &["NET_RAW", "NET_BIND_SERVICE"]
+                } else {
+                    &[]
+                };
+                assert_eq!(added, expected, "{name}");
+                assert!(container["resources"]["requests"]["memory"].is_string());
+                // A process that is throttled misses its deadlines.
+                assert!(container["resources"]["limits"]["cpu"].is_null(), "{name}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_registry_a_tag_and_pull_secrets_reach_every_pod() {
+    let objects = render(VALUES[1]).await.unwrap();
+    let pods = workloads(&objects)
+        .into_iter()
+        .chain(of_kind(&objects, "Job"));
+    for workload in pods {
+        let pod = &workload["spec"]["template"]["spec"];
+        let image = pod["containers"][0]["image"].as_str().unwrap();
+        assert!(
+            image.starts_with("registry.example/openelb-rs/openelb-"),
+            "{image}"
+        );
+        assert!(image.ends_with(":v1"), "{image}");
+        assert_eq!(
+            pod["imagePullSecrets"],
+            serde_json::json!([{"name": "one"}, {"name": "two"}])
+        );
+    }
+}
+
+#[tokio::test]
+async fn values_that_mean_nothing_any_more_are_refused_with_what_to_do() {
+    for (value, message) in [
+        ("speaker.vip=true", "protocol: layer2"),
+        ("speaker.apiHosts=:1", "no control port"),
+        (
+            "controller.image.repository=kubesphere/openelb-controller",
+            "openelb-controller",
+        ),
+        (
+            "admission.image.repository=kubesphere/kube-webhook-certgen",
+            "webhook.image",
+        ),
+        ("controller.replica=3", "replica"),
+    ] {
+        let error = render(&[value]).await.unwrap_err().to_string();
+        assert!(error.contains(message), "{value}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_everybody_knows_is_not_installed() {
+    let objects = render(&["speaker.memberlistSecret=openelb-speakers"])
+        .await
+        .unwrap();
+    assert!(of_kind(&objects, "Secret").is_empty());
+    let given = render(VALUES[4]).await.unwrap();
+    assert_eq!(of_kind(&given, "Secret").len(), 1);
+}

@@ -7,9 +7,19 @@
 //! Wire types (`v1alpha2`) mirror the stored JSON and are read leniently; [`Tolerant`] keeps an object that cannot be
 //! read at all from stopping the others. Domain types are made from them by `TryFrom`, with errors a user can act on.
 
+mod field;
 pub mod keys;
+mod pool;
+mod range;
+mod range_set;
+mod selector;
 mod tolerant;
 pub mod v1alpha2;
 pub mod validate;
 
+pub use field::{FieldError, Invalid};
+pub use pool::{Binding, Closed, Pool, PoolAddresses, is_default};
+pub use range::{AddressRange, Family, RangeError, WrittenRange};
+pub use range_set::RangeSet;
+pub use selector::Labels;
 pub use tolerant::Tolerant;

@@ -1,0 +1,86 @@
+//! Errors that name the field, its value, and what is allowed.
+
+use std::fmt;
+
+/// What is wrong with one field of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field's path as users write it, such as `spec.timers.config.holdTime`.
+    pub path: String,
+    /// The value as it was found.
+    pub value: String,
+    /// What is wrong with it and what is allowed instead.
+    pub reason: String,
+}
+
+impl FieldError {
+    /// Says that the value at `path` cannot be used.
+    pub fn new(
+        path: impl Into<String>,
+        value: impl fmt::Display,
+        reason: impl fmt::Display,
+    ) -> Self {
+        Self {
+            path: path.into(),
+            value: value.to_string(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:?} {}", self.path, self.value, self.reason)
+    }
+}
+
+impl std::error::Error for FieldError {}
+
+/// Everything that is wrong with an object; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid(Vec<FieldError>);
+
+impl Invalid {
+    /// The single errors, in the order of the fields.
+    #[must_use]
+    pub fn errors(&self) -> &[FieldError] {
+        &self.0
+    }
+}
+
+impl From<FieldError> for Invalid {
+    fn from(error: FieldError) -> Self {
+        Self(vec![error])
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// Collects errors, so that a user sees all of them at once.
+#[derive(Debug, Default)]
+pub(crate) struct Errors(Vec<FieldError>);
+
+impl Errors {
+    /// Notes an error.
+    pub(crate) fn push(&mut self, error: FieldError) {
+        self.0.push(error);
+    }
+
+    /// The finished value when nothing was noted and there is one.
+    pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, Invalid> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(Invalid(self.0)),
+        }
+    }
+}

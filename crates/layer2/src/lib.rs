@@ -18,9 +18,14 @@
 
 mod ability;
 mod choice;
+mod claims;
 mod config;
 mod desired;
+mod engine;
+mod filter;
+mod frame;
 mod responder;
+mod schedule;
 mod snapshot;
 
 pub use ability::{Ability, AbilityError, AbleLink};

@@ -184,3 +184,9 @@ counters! {
     /// Events dropped because nobody took them.
     events_dropped,
 }
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, by: u64) {
+        counter.fetch_add(by, Ordering::Relaxed);
+    }
+}

@@ -16,10 +16,13 @@
 
 mod config;
 mod election;
+mod gossip;
 mod members;
+mod seal;
 mod task;
 
 pub use config::{Key, KeyError, MembershipConfig, Parameters, Profile, UnknownProfile};
 pub use election::{leader, outranks};
+pub use gossip::Counts;
 pub use members::{Facts, Member, Members};
 pub use task::{Membership, MembershipError, Seeds};

@@ -1,0 +1,603 @@
+//! The pure core of the gossip: datagrams, wishes and time in; datagrams and [`Members`] out.
+//!
+//! Around `foca` (SWIM) it adds the seal, the nodes' [`Facts`], joining for ever, and the judgement
+//! of whether the own view may be acted on. It does no I/O and reads no clock, so a simulated
+//! network can drive many of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+    num::{NonZeroU8, NonZeroUsize},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use foca::{
+    AccumulatingRuntime, Config, Foca, NoCustomBroadcast, OwnedNotification, PeriodicParams,
+    PostcardCodec, Timer,
+};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Facts, Key, Member, Members, Parameters,
+    seal::{OVERHEAD, Opened, Seal},
+};
+
+/// Bound of a datagram's payload, below any sensible MTU.
+pub(crate) const MAX_DATAGRAM: usize = 1400;
+
+/// Seeds that are not members are asked at this pace, …
+const JOIN: Duration = Duration::from_millis(250);
+/// … and this slowly once there are members.
+const REJOIN: Duration = Duration::from_secs(2);
+/// Facts are told again after a change (a lost packet is made good), …
+const RETELL: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(60),
+    Duration::from_millis(250),
+];
+/// … and for ever.
+const RETELL_EVER: Duration = Duration::from_secs(5);
+/// Members whose facts are unknown are asked for them.
+const ASK: Duration = Duration::from_millis(100);
+/// With seeds but nobody met, the node acts alone after this.
+const ALONE_AFTER: Duration = Duration::from_secs(2);
+/// With nobody to meet, it acts after this.
+const NOBODY_AFTER: Duration = Duration::from_millis(300);
+/// A met member's facts are waited for at most this long.
+const FACTS_WITHIN: Duration = Duration::from_secs(1);
+/// A core that was not called for this long (it asks to be every 100 ms) was paused.
+const PAUSE: Duration = Duration::from_millis(600);
+/// How often the core wants to be called at least.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// A run of a node's process, as SWIM knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    address: SocketAddr,
+    node: String,
+    /// Grows with every run of the process.
+    run: u64,
+    /// Grows whenever the others took this run for dead.
+    life: u32,
+}
+
+impl foca::Identity for Identity {
+    type Addr = SocketAddr;
+
+    fn renew(&self) -> Option<Self> {
+        Some(Self {
+            life: self.life.checked_add(1)?,
+            ..self.clone()
+        })
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn win_addr_conflict(&self, other: &Self) -> bool {
+        (self.run, self.life) > (other.run, other.life)
+    }
+}
+
+/// What is inside a sealed datagram.
+#[derive(Debug, Serialize, Deserialize)]
+enum Message<'a> {
+    Swim(&'a [u8]),
+    Facts(#[serde(borrow)] Told<'a>),
+}
+
+/// A node's facts on their way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Told<'a> {
+    node: &'a str,
+    /// Start of the node's process, and the number of changes since.
+    version: (u64, u64),
+    steady: bool,
+    leaving: bool,
+    intent: Intent,
+    attachment: &'a [u8],
+}
+
+/// What facts are told for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Intent {
+    /// To be known.
+    Tell,
+    /// The receiver shall tell its own facts in turn.
+    Ask,
+    /// The node is gone with this word.
+    Leave,
+}
+
+/// What a node knows of another's facts.
+#[derive(Debug)]
+struct Known {
+    version: (u64, u64),
+    facts: Facts,
+}
+
+/// A datagram to send.
+#[derive(Debug)]
+pub(crate) struct Datagram {
+    pub(crate) to: SocketAddr,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Counts what happened, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Datagrams that were not sealed with our key or were damaged.
+    pub refused: u64,
+    /// Datagrams seen before.
+    pub replayed: u64,
+    /// Members that were declared dead here.
+    pub deaths: u64,
+    /// How often the others took this node for dead while it lived.
+    pub resurrections: u64,
+    /// How often the process was found to have been paused.
+    pub pauses: u64,
+}
+
+pub(crate) struct Gossip {
+    parameters: Parameters,
+    me: Identity,
+    run: u64,
+    changes: u64,
+    foca: Foca<Identity, PostcardCodec, SmallRng, NoCustomBroadcast>,
+    runtime: AccumulatingRuntime<Identity>,
+    timers: BTreeMap<(Instant, u64), Timer<Identity>>,
+    sequence: u64,
+    seal: Seal,
+    rng: SmallRng,
+    seeds: BTreeSet<SocketAddr>,
+    own: Facts,
+    known: HashMap<String, Known>,
+    departed: BTreeMap<String, Facts>,
+    out: Vec<Datagram>,
+    counts: Counts,
+    /// Since when it waits to be settled; `None` once it is.
+    unsettled: Option<Instant>,
+    met_at: Option<Instant>,
+    settled_at: Option<Instant>,
+    next_join: Instant,
+    next_ask: Instant,
+    /// When to tell the facts again, and how often it was done since the last change.
+    next_tell: Instant,
+    told: usize,
+    last: Instant,
+}
+
+/// What a core is made with.
+pub(crate) struct Setup {
+    pub(crate) node: String,
+    pub(crate) advertise: SocketAddr,
+    pub(crate) key: Key,
+    pub(crate) parameters: Parameters,
+    /// Grows from run to run, such as the wall clock in microseconds.
+    pub(crate) run: u64,
+    /// Random.
+    pub(crate) seed: [u8; 32],
+}
+
+impl Gossip {
+    pub(crate) fn new(setup: Setup, now: Instant) -> Option<Self> {
+        let mut rng = SmallRng::from_seed(setup.seed);
+        let seal = Seal::new(setup.key.0, rng.random(), &rng.random(), now)?;
+        let me = Identity {
+            address: setup.advertise,
+            node: setup.node,
+            run: setup.run,
+            life: 0,
+        };
+        let config = config(&setup.parameters)?;
+        let foca_rng = SmallRng::from_seed(rng.random());
+        Some(Self {
+            foca: Foca::new(me.clone(), config, foca_rng, PostcardCodec),
+            parameters: setup.parameters,
+            me,
+            run: setup.run,
+            changes: 0,
+            runtime: AccumulatingRuntime::new(),
+            timers: BTreeMap::new(),
+            sequence: 0,
+            seal,
+            rng,
+            seeds: BTreeSet::new(),
+            own: Facts::default(),
+            known: HashMap::new(),
+            departed: BTreeMap::new(),
+            out: Vec::new(),
+            counts: Counts::default(),
+            unsettled: Some(now),
+            met_at: None,
+            settled_at: None,
+            next_join: now,
+            next_ask: now,
+            next_tell: now,
+            told: 0,
+            last: now,
+        })
+    }
+
+    pub(crate) fn set_seeds(&mut self, seeds: BTreeSet<SocketAddr>, now: Instant) {
+        self.seeds = seeds;
+        self.seeds.remove(&self.me.address);
+        self.next_join = now;
+    }
+
+    pub(crate) fn set_own(&mut self, leaving: bool, attachment: Bytes, now: Instant) {
+        if self.own.leaving != leaving || self.own.attachment != attachment {
+            self.own.leaving = leaving;
+            self.own.attachment = attachment;
+            self.changed(now);
+        }
+    }
+
+    /// Says goodbye to everybody.
+    pub(crate) fn leave(&mut self) {
+        self.tell_all(Intent::Leave);
+        let result = self.foca.leave_cluster(&mut self.runtime);
+        ignore(result);
+        self.drain(self.last);
+    }
+
+    pub(crate) fn take_datagrams(&mut self) -> Vec<Datagram> {
+        std::mem::take(&mut self.out)
+    }
+
+    pub(crate) const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// A datagram came in.
+    pub(crate) fn receive(&mut self, from: SocketAddr, packet: &[u8], now: Instant) {
+        match self.seal.open(packet, now) {
+            Opened::Data(body) => self.read(from, &body, now),
+            Opened::Reply(bytes) => self.out.push(Datagram { to: from, bytes }),
+            // The first word was lost to the challenge: say it again now.
+            Opened::Admitted => {
+                if !self.is_member(from) {
+                    self.announce(from);
+                }
+                self.tell(from, Intent::Ask);
+            }
+            Opened::Replayed => self.counts.replayed += 1,
+            Opened::Refused => self.counts.refused += 1,
+        }
+        self.drain(now);
+    }
+
+    fn read(&mut self, from: SocketAddr, body: &[u8], now: Instant) {
+        match postcard::from_bytes(body) {
+            Ok(Message::Swim(data)) => {
+                let result = self.foca.handle_data(data, &mut self.runtime);
+                ignore(result);
+            }
+            Ok(Message::Facts(told)) => self.hear(from, &told, now),
+            Err(_) => self.counts.refused += 1,
+        }
+    }
+
+    fn hear(&mut self, from: SocketAddr, told: &Told<'_>, now: Instant) {
+        if told.node == self.me.node || told.attachment.len() > Facts::MAX_ATTACHMENT {
+            return;
+        }
+        if told.intent == Intent::Ask {
+            self.tell(from, Intent::Tell);
+        }
+        if told.intent == Intent::Leave {
+            let identity = self.foca.iter_members().find(|m| m.id().node == told.node);
+            if let Some(identity) = identity.map(|member| member.id().clone())
+                && identity.address == from
+            {
+                let gone = std::iter::once(foca::Member::down(identity));
+                let result = self.foca.apply_many(gone, true, &mut self.runtime);
+                ignore(result);
+                self.drain(now);
+            }
+        }
+        let newer = self
+            .known
+            .get(told.node)
+            .is_none_or(|known| known.version < told.version);
+        // Names come from authenticated nodes only; the bound is against a run-away one.
+        if newer && (self.known.len() < 4096 || self.known.contains_key(told.node)) {
+            let facts = Facts {
+                steady: told.steady,
+                leaving: told.leaving,
+                attachment: Bytes::copy_from_slice(told.attachment),
+            };
+            self.known.insert(
+                told.node.to_owned(),
+                Known {
+                    version: told.version,
+                    facts,
+                },
+            );
+        }
+    }
+
+    /// Does what is due. Must be called at [`Self::deadline`].
+    pub(crate) fn tick(&mut self, now: Instant) {
+        if now.duration_since(self.last) > PAUSE {
+            self.counts.pauses += 1;
+            self.unsettle(now);
+        }
+        self.last = now;
+        while let Some(entry) = self.timers.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let timer = entry.remove();
+            let result = self.foca.handle_timer(timer, &mut self.runtime);
+            ignore(result);
+            self.drain(now);
+        }
+        if self.next_join <= now {
+            let missing: Vec<SocketAddr> = self
+                .seeds
+                .iter()
+                .copied()
+                .filter(|seed| !self.is_member(*seed))
+                .collect();
+            for seed in missing {
+                self.announce(seed);
+            }
+            let pace = if self.foca.num_members() == 0 {
+                JOIN
+            } else {
+                REJOIN
+            };
+            self.next_join = now + self.jitter(pace);
+        }
+        self.settle(now);
+        if self.next_tell <= now {
+            self.tell_all(Intent::Tell);
+            self.told += 1;
+            let gap = RETELL.get(self.told).copied();
+            self.next_tell = now + gap.unwrap_or_else(|| self.jitter(RETELL_EVER));
+        }
+        if self.next_ask <= now {
+            let unknown: Vec<SocketAddr> = self
+                .foca
+                .iter_members()
+                .filter(|member| !self.known.contains_key(&member.id().node))
+                .map(|member| member.id().address)
+                .collect();
+            for address in unknown {
+                self.tell(address, Intent::Ask);
+            }
+            self.next_ask = now + ASK;
+        }
+        self.drain(now);
+    }
+
+    /// When [`Self::tick`] is due next.
+    pub(crate) fn deadline(&self) -> Instant {
+        let timer = self.timers.first_key_value().map(|((due, _), _)| *due);
+        [
+            timer,
+            Some(self.next_join),
+            Some(self.next_tell),
+            Some(self.next_ask),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.last + HEARTBEAT, Instant::min)
+    }
+
+    /// The view as it is now.
+    pub(crate) fn members(&self) -> Members {
+        let mut alive: BTreeMap<String, Member> = self
+            .foca
+            .iter_members()
+            .map(|member| {
+                let identity = member.id();
+                let facts = self
+                    .known
+                    .get(&identity.node)
+                    .map(|known| known.facts.clone());
+                (
+                    identity.node.clone(),
+                    Member {
+                        address: identity.address,
+                        facts,
+                    },
+                )
+            })
+            .collect();
+        let me = Member {
+            address: self.me.address,
+            facts: Some(self.own.clone()),
+        };
+        alive.insert(self.me.node.clone(), me);
+        Members {
+            me: self.me.node.clone(),
+            settled: self.unsettled.is_none(),
+            alive,
+            departed: self.departed.clone(),
+        }
+    }
+
+    fn is_member(&self, address: SocketAddr) -> bool {
+        self.foca
+            .iter_members()
+            .any(|member| member.id().address == address)
+    }
+
+    fn announce(&mut self, to: SocketAddr) {
+        let unknown = Identity {
+            address: to,
+            node: String::new(),
+            run: 0,
+            life: 0,
+        };
+        let result = self.foca.announce(unknown, &mut self.runtime);
+        ignore(result);
+    }
+
+    /// Whether the view may be acted on, and whether this node is steady.
+    fn settle(&mut self, now: Instant) {
+        if let Some(since) = self.unsettled {
+            let waited = now.duration_since(since);
+            let met = self.foca.num_members() > 0;
+            if met && self.met_at.is_none() {
+                self.met_at = Some(now);
+            }
+            let all_known = self
+                .foca
+                .iter_members()
+                .all(|m| self.known.contains_key(&m.id().node));
+            let settled = match self.met_at {
+                Some(at) if met => {
+                    now.duration_since(at) >= FACTS_WITHIN
+                        || (all_known && now.duration_since(at) >= HEARTBEAT * 2)
+                }
+                _ if self.seeds.is_empty() => waited >= NOBODY_AFTER,
+                _ => waited >= ALONE_AFTER,
+            };
+            if settled {
+                self.unsettled = None;
+                self.settled_at = Some(now);
+            }
+        }
+        let steady = self
+            .settled_at
+            .is_some_and(|at| now.duration_since(at) >= self.parameters.steady_after);
+        if self.own.steady != steady {
+            self.own.steady = steady;
+            self.changed(now);
+        }
+    }
+
+    /// Forgets what was believed about the own standing.
+    fn unsettle(&mut self, now: Instant) {
+        self.unsettled = Some(now);
+        self.settled_at = None;
+        self.met_at = None;
+    }
+
+    fn changed(&mut self, now: Instant) {
+        self.changes += 1;
+        self.told = 0;
+        self.next_tell = now;
+    }
+
+    fn tell_all(&mut self, intent: Intent) {
+        let all: Vec<SocketAddr> = self.foca.iter_members().map(|m| m.id().address).collect();
+        for address in all {
+            self.tell(address, intent);
+        }
+    }
+
+    fn tell(&mut self, to: SocketAddr, intent: Intent) {
+        let told = Told {
+            node: &self.me.node,
+            version: (self.run, self.changes),
+            steady: self.own.steady,
+            leaving: self.own.leaving,
+            intent,
+            attachment: &self.own.attachment,
+        };
+        let body = postcard::to_stdvec(&Message::Facts(told));
+        self.push(to, body);
+    }
+
+    fn push(&mut self, to: SocketAddr, body: postcard::Result<Vec<u8>>) {
+        if let Some(bytes) = body.ok().and_then(|body| self.seal.seal(&body)) {
+            self.out.push(Datagram { to, bytes });
+        }
+    }
+
+    /// Takes from foca what it wants sent, scheduled and known.
+    fn drain(&mut self, now: Instant) {
+        while let Some((to, data)) = self.runtime.to_send() {
+            let body = postcard::to_stdvec(&Message::Swim(&data));
+            self.push(to.address, body);
+        }
+        while let Some((after, timer)) = self.runtime.to_schedule() {
+            self.sequence += 1;
+            self.timers.insert((now + after, self.sequence), timer);
+        }
+        while let Some(notification) = self.runtime.to_notify() {
+            match notification {
+                OwnedNotification::MemberUp(identity) => {
+                    self.departed.remove(&identity.node);
+                    self.tell(identity.address, Intent::Ask);
+                }
+                OwnedNotification::MemberDown(identity) => self.departs(&identity),
+                OwnedNotification::Rename(old, new) => {
+                    // Another run of the node: its old facts are void.
+                    if self
+                        .known
+                        .get(&old.node)
+                        .is_some_and(|k| k.version.0 < new.run)
+                    {
+                        self.known.remove(&old.node);
+                    }
+                    self.tell(new.address, Intent::Ask);
+                }
+                OwnedNotification::Rejoin(identity) => {
+                    self.me = identity;
+                    self.counts.resurrections += 1;
+                    // Cut off from everybody: the others have gone on without us.
+                    if self.foca.num_members() == 0 {
+                        self.unsettle(now);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn departs(&mut self, identity: &Identity) {
+        self.counts.deaths += 1;
+        if let Some(known) = self.known.remove(&identity.node) {
+            if self.departed.len() >= Members::MAX_DEPARTED {
+                self.departed.pop_first();
+            }
+            self.departed.insert(identity.node.clone(), known.facts);
+        }
+    }
+
+    fn jitter(&mut self, around: Duration) -> Duration {
+        around.mul_f64(self.rng.random_range(0.75..1.25))
+    }
+}
+
+/// Errors of foca are about the peer's data, or the consequence of our having left.
+fn ignore(result: Result<(), foca::Error>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "membership message ignored");
+    }
+}
+
+fn config(parameters: &Parameters) -> Option<Config> {
+    let fanout = NonZeroUsize::new(4)?;
+    Some(Config {
+        probe_period: parameters.probe_period,
+        probe_rtt: parameters.probe_rtt,
+        num_indirect_probes: NonZeroUsize::new(3)?,
+        max_transmissions: NonZeroU8::new(20)?,
+        suspect_to_down_after: parameters.suspicion,
+        // A node that renews its identity is let in at once; this bounds only what is remembered.
+        remove_down_after: Some(Duration::from_hours(24)),
+        max_packet_size: NonZeroUsize::new(MAX_DATAGRAM - OVERHEAD - 8)?,
+        notify_down_members: true,
+        periodic_announce: Some(PeriodicParams {
+            frequency: Duration::from_secs(5),
+            num_members: NonZeroUsize::MIN,
+        }),
+        periodic_announce_to_down_members: Some(PeriodicParams {
+            frequency: Duration::from_millis(500),
+            num_members: NonZeroUsize::new(2)?,
+        }),
+        periodic_gossip: Some(PeriodicParams {
+            frequency: parameters.gossip_period,
+            num_members: fanout,
+        }),
+    })
+}

@@ -6,6 +6,7 @@
 
 mod adj_rib_out;
 mod backoff;
+mod bfd;
 mod collision;
 mod community;
 mod config;

@@ -1,14 +1,17 @@
 //! The speaker: starts, configures and stops the tasks of listener and peers.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use openelb_net::tcp;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::config::{AdminState, PeerName, SpeakerConfig};
+use crate::bfd::{Engine, Wish as BfdWish, Wishes};
+use crate::config::{AdminState, PeerAddress, PeerName, SpeakerConfig};
 use crate::listener::{self, Door, Wish};
 use crate::peer::{Halt, Setup};
 use crate::route::RouteSet;
@@ -92,7 +95,6 @@ struct PeerHandle {
     setup: watch::Sender<Setup>,
     halt: watch::Sender<Option<Halt>>,
     accepted: mpsc::Sender<TcpStream>,
-    #[expect(dead_code, reason = "filled by BFD")]
     bfd: watch::Sender<Option<BfdSnapshot>>,
 }
 
@@ -103,6 +105,8 @@ struct State {
     wish: watch::Sender<Arc<Wish>>,
     routes: watch::Receiver<Arc<RouteSet>>,
     snapshot: watch::Sender<Snapshot>,
+    /// Runs from the first peer with BFD on.
+    bfd: Option<Engine>,
     started: Instant,
 }
 
@@ -121,6 +125,7 @@ async fn run(
         wish,
         routes,
         snapshot,
+        bfd: None,
         started: Instant::now(),
     };
     loop {
@@ -136,7 +141,7 @@ async fn run(
             () = changed => {}
             asked = stop.recv() => {
                 let Some((how, done)) = asked else { return };
-                state.stop(&how).await;
+                state.stop(&how, &wanted).await;
                 // The one who asked may have gone away.
                 let _ = done.send(());
                 return;
@@ -181,6 +186,7 @@ impl State {
             }
         }
         self.listen(wanted);
+        self.watch_paths(wanted, false);
         let error = wanted.check().err().map(|error| error.to_string().into());
         self.snapshot.send_if_modified(|all| {
             let changed = all.error != error;
@@ -238,7 +244,47 @@ impl State {
         self.wish.send_replace(Arc::new(Wish { addresses, doors }));
     }
 
-    async fn stop(&mut self, how: &Shutdown) {
+    /// Tells the BFD engine which sessions are wanted.
+    fn watch_paths(&mut self, wanted: &SpeakerConfig, stopping: bool) {
+        let wishes: Wishes = wanted
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.check().is_ok())
+            .filter_map(|(name, peer)| {
+                let (remote, scope) = match &peer.address {
+                    PeerAddress::Ip(ip) => (*ip, 0),
+                    PeerAddress::LinkLocal(ip, interface) => {
+                        (IpAddr::V6(*ip), tcp::interface_index(interface).ok()?)
+                    }
+                    // Its address is not known before it is found.
+                    PeerAddress::Interface(_) => return None,
+                };
+                let wish = BfdWish {
+                    config: peer.bfd?,
+                    remote,
+                    scope,
+                    source: peer.source,
+                    interface: peer.interface.clone(),
+                    admin_down: stopping || peer.admin != AdminState::Up,
+                    status: self.peers.get(name)?.bfd.clone(),
+                };
+                Some((Arc::clone(name), wish))
+            })
+            .collect();
+        if self.bfd.is_none() && !wishes.is_empty() {
+            match Engine::start() {
+                Ok(engine) => self.bfd = Some(engine),
+                Err(error) => tracing::error!(%error, "BFD cannot run: no thread"),
+            }
+        }
+        if let Some(engine) = &self.bfd {
+            engine.follow(wishes);
+        }
+    }
+
+    async fn stop(&mut self, how: &Shutdown, last: &SpeakerConfig) {
+        // Peers learn that silence is meant before the silence begins.
+        self.watch_paths(last, true);
         let halt = match how {
             Shutdown::Restart { wait } => Halt::Restart { wait: *wait },
             Shutdown::Drain { wait, reason } => Halt::Drain {

@@ -6,6 +6,7 @@ mod links_watch;
 mod mac;
 mod packet;
 pub mod tcp;
+pub mod udp;
 
 pub use groups::Groups;
 pub use links::{Link, Links, Route};

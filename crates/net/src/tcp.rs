@@ -209,7 +209,12 @@ fn set_key(socket: &Socket, peer: SocketAddr, key: Option<&[u8]>) -> io::Result<
 }
 
 #[allow(unsafe_code)]
-fn set_option<T>(socket: &impl AsFd, level: c_int, option: c_int, value: &T) -> io::Result<()> {
+pub(crate) fn set_option<T>(
+    socket: &impl AsFd,
+    level: c_int,
+    option: c_int,
+    value: &T,
+) -> io::Result<()> {
     let length = socklen_t::try_from(mem::size_of::<T>())
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // SAFETY: the descriptor is open for the call, and `value` is readable for

@@ -4,6 +4,7 @@
 //! for a small cluster. This file parses, builds and runs; what a process does lives in
 //! [`controller`] and [`speaker`], what every process has in [`process`].
 
+mod announce;
 mod controller;
 mod process;
 mod speaker;

@@ -1,0 +1,305 @@
+//! Which nodes may announce an address.
+//!
+//! A node announces only what it can deliver. It must be usable (not excluded, its network up) and
+//! selected by the Eip; traffic that reaches it must find an endpoint (with the Local policy, one of
+//! its own); and it must not have been NotReady for longer than [`super::NOT_READY_GRACE`], unless
+//! that would take the last such node: then NotReady says more about the control plane than about
+//! the nodes. Cordon changes nothing.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::{Selector, SelectorExt as _};
+
+use super::node::Node;
+use super::service::TrafficPolicy;
+use super::world::{Address, World};
+
+/// Decides who may announce, for one world at one time.
+pub(crate) struct Able<'w> {
+    world: &'w World,
+    now: Timestamp,
+    /// Per Eip: the usable nodes that it selects.
+    by_eip: BTreeMap<&'w str, Candidates<'w>>,
+    /// The usable nodes, for addresses whose Eip is gone.
+    any: Candidates<'w>,
+}
+
+/// Nodes that may announce an address as far as its Eip is concerned.
+#[derive(Default)]
+struct Candidates<'w> {
+    /// All of them, with whether each is ready.
+    nodes: BTreeMap<&'w str, bool>,
+    /// The ready ones; all where none is ready.
+    ready: BTreeSet<&'w str>,
+}
+
+impl<'w> Able<'w> {
+    /// Prepares the decision.
+    pub(crate) fn new(world: &'w World, now: Timestamp) -> Self {
+        let candidates = |selector: Option<&LabelSelector>| {
+            let selected =
+                |node: &Node| selector.is_none_or(|selector| selects(selector, &node.labels));
+            let nodes: BTreeMap<&str, bool> = world
+                .nodes
+                .iter()
+                .filter(|(_, node)| node.usable() && selected(node))
+                .map(|(name, node)| (name.as_str(), node.ready(now)))
+                .collect();
+            let ready = ready_or_all(&nodes, nodes.keys().copied().collect());
+            Candidates { nodes, ready }
+        };
+        Self {
+            world,
+            now,
+            by_eip: world
+                .pools
+                .iter()
+                .map(|(name, pool)| (name.as_str(), candidates(pool.node_selector.as_ref())))
+                .collect(),
+            any: candidates(None),
+        }
+    }
+
+    /// The nodes that may announce the address, by name.
+    pub(crate) fn nodes(&self, address: &Address<'w>) -> Cow<'_, BTreeSet<&'w str>> {
+        let candidates = self.by_eip.get(address.eip).unwrap_or(&self.any);
+        let keep = address
+            .pool
+            .is_some_and(|pool| pool.announce_without_endpoints);
+        let mut wanted: BTreeSet<&'w str> = BTreeSet::new();
+        for (key, service) in &address.services {
+            let placement = self.world.placement(key, address.ip);
+            match service.policy {
+                _ if !placement.any() => {
+                    if keep {
+                        return Cow::Borrowed(&candidates.ready);
+                    }
+                }
+                TrafficPolicy::Cluster => return Cow::Borrowed(&candidates.ready),
+                TrafficPolicy::Local => wanted.extend(
+                    placement
+                        .nodes()
+                        .iter()
+                        .filter_map(|name| candidates.nodes.get_key_value(name.as_str()))
+                        .map(|(name, _)| *name),
+                ),
+            }
+        }
+        Cow::Owned(ready_or_all(&candidates.nodes, wanted))
+    }
+
+    /// When the answer may next change by the passing of time alone.
+    pub(crate) fn recheck_at(&self) -> Option<Timestamp> {
+        let changes = self.world.nodes.values().filter_map(Node::unready_at);
+        changes.filter(|at| *at > self.now).min()
+    }
+}
+
+/// The ready ones among `wanted`, or all of them where none is.
+fn ready_or_all<'w>(
+    nodes: &BTreeMap<&'w str, bool>,
+    wanted: BTreeSet<&'w str>,
+) -> BTreeSet<&'w str> {
+    let is_ready = |name: &&str| nodes.get(name).copied().unwrap_or(false);
+    if wanted.iter().any(is_ready) {
+        wanted.into_iter().filter(is_ready).collect()
+    } else {
+        wanted
+    }
+}
+
+/// Whether a selector selects these labels. One that cannot be read selects nothing.
+pub(crate) fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    Selector::try_from(selector.clone()).is_ok_and(|selector| selector.matches(labels))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::announce::testing::{TestWorld, at, node, service};
+
+    fn announcers(world: &TestWorld) -> Vec<String> {
+        let world = world.build();
+        let able = Able::new(&world, at(100));
+        let addresses = world.addresses();
+        let [address] = addresses.as_slice() else {
+            panic!("one address expected, found {addresses:?}");
+        };
+        able.nodes(address)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    fn three_nodes() -> TestWorld {
+        TestWorld::default()
+            .node(node("a"))
+            .node(node("b"))
+            .node(node("c"))
+    }
+
+    #[test]
+    fn with_the_cluster_policy_every_usable_node_announces() {
+        let world = three_nodes().service(service("web").ready_on("a"));
+        assert_eq!(announcers(&world), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn excluded_nodes_and_nodes_without_network_do_not() {
+        let world = TestWorld::default()
+            .node(node("a").excluded())
+            .node(node("b").network_unavailable())
+            .node(node("c"))
+            .service(service("web").ready_on("a"));
+        assert_eq!(announcers(&world), ["c"]);
+    }
+
+    #[test]
+    fn exclusion_may_take_the_last_node() {
+        let world = TestWorld::default()
+            .node(node("a").excluded())
+            .service(service("web").ready_on("a"));
+        assert!(announcers(&world).is_empty());
+    }
+
+    #[test]
+    fn a_node_not_ready_for_longer_than_the_grace_gives_way_to_ready_ones() {
+        let world = TestWorld::default()
+            .node(node("a").not_ready_since(90))
+            .node(node("b").not_ready_since(91))
+            .node(node("c"))
+            .service(service("web").ready_on("a"));
+        assert_eq!(announcers(&world), ["b", "c"]);
+    }
+
+    #[test]
+    fn when_all_are_not_ready_all_stay() {
+        let world = TestWorld::default()
+            .node(node("a").not_ready_since(1))
+            .node(node("b").not_ready_since(1))
+            .node(node("c").not_ready_since(1))
+            .service(service("web").ready_on("a"));
+        assert_eq!(announcers(&world), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn not_ready_never_takes_the_last_node_that_could_deliver() {
+        let world = TestWorld::default()
+            .node(node("a").not_ready_since(1))
+            .node(node("b"))
+            .service(service("web").local().ready_on("a"));
+        assert_eq!(announcers(&world), ["a"], "b is ready but has no endpoint");
+    }
+
+    #[test]
+    fn with_the_local_policy_nodes_with_ready_endpoints_announce() {
+        let world = three_nodes().service(
+            service("web")
+                .local()
+                .ready_on("b")
+                .terminating_on("c")
+                .down_on("a"),
+        );
+        assert_eq!(announcers(&world), ["b"]);
+    }
+
+    #[test]
+    fn with_the_local_policy_the_last_terminating_endpoints_keep_their_node() {
+        let world = three_nodes().service(service("web").local().terminating_on("c").down_on("a"));
+        assert_eq!(announcers(&world), ["c"]);
+    }
+
+    #[test]
+    fn without_any_endpoint_nobody_announces_unless_the_eip_says_so() {
+        let down = || service("web").down_on("a");
+        assert!(announcers(&three_nodes().service(down())).is_empty());
+        assert!(announcers(&three_nodes().service(down().local())).is_empty());
+        let keep = three_nodes().pool(|pool| pool.announce_without_endpoints = true);
+        assert_eq!(announcers(&keep.clone().service(down())), ["a", "b", "c"]);
+        assert_eq!(announcers(&keep.service(down().local())), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn the_eip_may_select_nodes() {
+        let world = TestWorld::default()
+            .node(node("a").label("edge", "yes"))
+            .node(node("b"))
+            .pool(|pool| {
+                pool.node_selector = Some(LabelSelector {
+                    match_labels: Some([("edge".to_owned(), "yes".to_owned())].into()),
+                    ..LabelSelector::default()
+                });
+            })
+            .service(service("web").ready_on("b"));
+        assert_eq!(announcers(&world), ["a"]);
+    }
+
+    #[test]
+    fn a_shared_address_is_announced_where_any_of_its_services_is() {
+        let world = three_nodes()
+            .service(service("web").local().ready_on("a"))
+            .service(service("dns").local().ready_on("c"))
+            .service(service("idle").local());
+        assert_eq!(announcers(&world), ["a", "c"]);
+    }
+
+    #[test]
+    fn the_next_change_by_time_is_known() {
+        let world = TestWorld::default()
+            .node(node("a").not_ready_since(95))
+            .node(node("b").not_ready_since(10))
+            .build();
+        assert_eq!(Able::new(&world, at(100)).recheck_at(), Some(at(105)));
+        assert_eq!(Able::new(&world, at(105)).recheck_at(), None);
+    }
+
+    proptest! {
+        /// The rule said once more, per node and without sets.
+        #[test]
+        fn agrees_with_the_rule_told_node_by_node(
+            nodes in prop::collection::vec((any::<bool>(), any::<bool>(), prop::option::of(80i64..100)), 1..5),
+            services in prop::collection::vec((any::<bool>(), prop::collection::vec(0u8..4, 5)), 1..4),
+            keep: bool,
+        ) {
+            let names = ["n0", "n1", "n2", "n3", "n4"];
+            let mut world = TestWorld::default().pool(|pool| pool.announce_without_endpoints = keep);
+            for (name, (excluded, no_network, since)) in names.iter().zip(&nodes) {
+                let mut n = node(name);
+                if *excluded { n = n.excluded(); }
+                if *no_network { n = n.network_unavailable(); }
+                if let Some(since) = since { n = n.not_ready_since(*since); }
+                world = world.node(n);
+            }
+            for (i, (local, endpoints)) in services.iter().enumerate() {
+                let mut s = service(&format!("s{i}"));
+                if *local { s = s.local(); }
+                for (name, state) in names.iter().zip(endpoints) {
+                    s = match state { 0 => s, 1 => s.ready_on(name), 2 => s.terminating_on(name), _ => s.down_on(name) };
+                }
+                world = world.service(s);
+            }
+            let delivers = |i: usize| services.iter().any(|(local, endpoints)| {
+                let any = |state| endpoints.contains(&state);
+                let level = if any(1) { 1 } else { 2 };
+                match (any(1) || any(2), local) {
+                    (false, _) => keep,
+                    (true, false) => true,
+                    (true, true) => endpoints[i] == level,
+                }
+            });
+            let usable = |i: usize| !nodes[i].0 && !nodes[i].1 && delivers(i);
+            let ready = |i: usize| nodes[i].2.is_none_or(|since| 100 < since + 10);
+            let any_ready = (0..nodes.len()).any(|i| usable(i) && ready(i));
+            let expected: Vec<&str> = (0..nodes.len())
+                .filter(|i| usable(*i) && (ready(*i) || !any_ready))
+                .map(|i| names[i])
+                .collect();
+            prop_assert_eq!(announcers(&world), expected);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Where the endpoints of a Service are.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+/// Where the endpoints of one Service and address family are, as kube-proxy would use them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Placement {
+    /// Some endpoint is ready.
+    any_ready: bool,
+    /// Some endpoint serves while it terminates.
+    any_serving: bool,
+    /// Nodes with a ready endpoint.
+    ready: BTreeSet<String>,
+    /// Nodes with an endpoint that serves while it terminates.
+    serving: BTreeSet<String>,
+}
+
+impl Placement {
+    /// Whether traffic that arrives at any node finds an endpoint.
+    pub(crate) fn any(&self) -> bool {
+        self.any_ready || self.any_serving
+    }
+
+    /// The nodes whose own endpoints take traffic: those with ready ones; those with serving and
+    /// terminating ones while none is ready anywhere.
+    pub(crate) fn nodes(&self) -> &BTreeSet<String> {
+        if self.any_ready {
+            &self.ready
+        } else {
+            &self.serving
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.any_ready |= other.any_ready;
+        self.any_serving |= other.any_serving;
+        self.ready.extend(other.ready.iter().cloned());
+        self.serving.extend(other.serving.iter().cloned());
+    }
+}
+
+/// The part of one EndpointSlice that matters here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SliceEndpoints {
+    /// Whether the slice is of IPv6 addresses.
+    pub(crate) v6: bool,
+    /// Where its endpoints are.
+    pub(crate) placement: Placement,
+}
+
+impl SliceEndpoints {
+    /// Reads a slice; `None` for one of names instead of addresses.
+    pub(crate) fn read(slice: &EndpointSlice) -> Option<Self> {
+        let v6 = match slice.address_type.as_str() {
+            "IPv4" => false,
+            "IPv6" => true,
+            _ => return None,
+        };
+        let mut placement = Placement::default();
+        for endpoint in &slice.endpoints {
+            let conditions = endpoint.conditions.as_ref();
+            // Unknown counts as ready; serving follows ready where it is not given.
+            let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+            let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
+            let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+            let (any, nodes) = if ready {
+                (&mut placement.any_ready, &mut placement.ready)
+            } else if serving && terminating {
+                (&mut placement.any_serving, &mut placement.serving)
+            } else {
+                continue;
+            };
+            *any = true;
+            nodes.extend(endpoint.node_name.clone());
+        }
+        Some(Self { v6, placement })
+    }
+}
+
+/// All slices of a Service for the family of an address, as one.
+pub(crate) fn combine<'a>(
+    slices: impl Iterator<Item = &'a SliceEndpoints>,
+    address: IpAddr,
+) -> Placement {
+    let mut all = Placement::default();
+    for slice in slices.filter(|slice| slice.v6 == address.is_ipv6()) {
+        all.add(&slice.placement);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn slice(endpoints: &serde_json::Value) -> SliceEndpoints {
+        let slice = serde_json::from_value(json!({
+            "metadata": {"name": "web-1"}, "addressType": "IPv4", "endpoints": endpoints
+        }));
+        SliceEndpoints::read(&slice.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn conditions_are_read_as_kube_proxy_reads_them() {
+        let read = slice(&json!([
+            {"addresses": ["10.1.0.1"], "nodeName": "unknown-is-ready"},
+            {"addresses": ["10.1.0.2"], "nodeName": "ready", "conditions": {"ready": true}},
+            {"addresses": ["10.1.0.3"], "nodeName": "down", "conditions": {"ready": false}},
+            {"addresses": ["10.1.0.4"], "nodeName": "ending",
+             "conditions": {"ready": false, "serving": true, "terminating": true}},
+            {"addresses": ["10.1.0.5"], "nodeName": "ended",
+             "conditions": {"ready": false, "serving": false, "terminating": true}}
+        ]));
+        let ready: Vec<_> = read.placement.nodes().iter().collect();
+        assert_eq!(ready, ["ready", "unknown-is-ready"]);
+    }
+
+    #[test]
+    fn a_terminating_endpoint_counts_only_while_none_is_ready() {
+        let ending = slice(&json!([{"addresses": ["10.1.0.4"], "nodeName": "a",
+            "conditions": {"ready": false, "serving": true, "terminating": true}}]));
+        let ready = slice(&json!([{"addresses": ["10.1.0.2"], "nodeName": "b"}]));
+        let v4 = "192.0.2.1".parse().unwrap();
+        assert!(combine([&ending].into_iter(), v4).nodes().contains("a"));
+        let both = combine([&ending, &ready].into_iter(), v4);
+        assert_eq!(both.nodes().iter().collect::<Vec<_>>(), ["b"]);
+        let v6 = "2001:db8::1".parse().unwrap();
+        assert!(!combine([&ending, &ready].into_iter(), v6).any());
+    }
+
+    #[test]
+    fn an_endpoint_without_a_node_serves_all_nodes_but_is_local_to_none() {
+        let read = slice(&json!([{"addresses": ["192.0.2.9"]}]));
+        assert!(read.placement.any());
+        assert!(read.placement.nodes().is_empty());
+    }
+}

@@ -6,6 +6,7 @@
 
 mod announce;
 mod controller;
+mod peering;
 mod process;
 mod speaker;
 

@@ -17,7 +17,7 @@ mod world;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub(crate) use able::Able;
+pub(crate) use able::{Able, selects};
 pub(crate) use endpoints::{Placement, SliceEndpoints};
 pub(crate) use node::{NOT_READY_GRACE, Node};
 pub(crate) use pool::{Holding, Pool};

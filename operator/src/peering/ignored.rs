@@ -1,0 +1,85 @@
+//! Fields that are accepted for OpenELB's sake and have no effect.
+
+use openelb_api::v1alpha2::{BgpConfSpec, BgpPeerSpec, GracefulRestart};
+
+/// The fields of a BgpConf that are set and have no effect.
+pub(crate) fn of_conf(spec: &BgpConfSpec) -> Vec<&'static str> {
+    let mut fields = Fields::default();
+    fields.note(spec.use_multiple_paths, "useMultiplePaths");
+    fields.note(spec.families.iter().any(|index| !matches!(index, 0 | 1)), "families above 1");
+    if let Some(restart) = &spec.graceful_restart {
+        fields.graceful_restart(restart);
+    }
+    fields.0
+}
+
+/// The fields of a BgpPeer that are set and have no effect.
+pub(crate) fn of_peer(spec: &BgpPeerSpec) -> Vec<&'static str> {
+    let mut fields = Fields::default();
+    if let Some(conf) = &spec.conf {
+        fields.note(!conf.peer_group.is_empty(), "conf.peerGroup");
+        fields.note(!conf.vrf.is_empty(), "conf.vrf");
+        fields.note(conf.peer_type.is_some_and(|kind| kind != 0), "conf.peerType");
+        let remove = conf.remove_private_as.as_str();
+        fields.note(!matches!(remove, "" | "NONE"), "conf.removePrivateAs");
+        fields.note(conf.replace_peer_as, "conf.replacePeerAs");
+        fields.note(conf.allow_own_as.is_some_and(|n| n != 0), "conf.allowOwnAs");
+        fields.note(conf.route_flap_damping, "conf.routeFlapDamping");
+        fields.note(conf.send_community.is_some_and(|n| n != 0), "conf.sendCommunity");
+    }
+    if let Some(timers) = spec.timers.as_ref().and_then(|timers| timers.config.as_ref()) {
+        let interval = &timers.minimum_advertisement_interval;
+        fields.note(!interval.is_empty(), "timers.config.minimumAdvertisementInterval");
+    }
+    if let Some(transport) = &spec.transport {
+        fields.note(transport.mtu_discovery, "transport.mtuDiscovery");
+        fields.note(!transport.remote_address.is_empty(), "transport.remoteAddress");
+        fields.note(transport.tcp_mss.is_some_and(|mss| mss != 0), "transport.tcpMss");
+    }
+    if let Some(restart) = &spec.graceful_restart {
+        fields.graceful_restart(restart);
+    }
+    fields.0
+}
+
+#[derive(Default)]
+struct Fields(Vec<&'static str>);
+
+impl Fields {
+    fn note(&mut self, set: bool, name: &'static str) {
+        if set {
+            self.0.push(name);
+        }
+    }
+
+    fn graceful_restart(&mut self, restart: &GracefulRestart) {
+        let set = |value: Option<i64>| value.is_some_and(|value| value != 0);
+        self.note(set(restart.deferral_time), "gracefulRestart.deferralTime");
+        self.note(set(restart.stale_routes_time), "gracefulRestart.staleRoutesTime");
+        self.note(set(restart.peer_restart_time), "gracefulRestart.peerRestartTime");
+        self.note(restart.peer_restarting, "gracefulRestart.peerRestarting");
+        self.note(restart.local_restarting, "gracefulRestart.localRestarting");
+        self.note(!restart.mode.is_empty(), "gracefulRestart.mode");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn fields_without_effect_are_named_and_others_are_not() {
+        let spec: BgpPeerSpec = serde_json::from_value(json!({
+            "conf": {"neighborAddress": "10.0.0.1", "peerAs": 1, "peerGroup": "x", "removePrivateAs": "NONE"},
+            "transport": {"passiveMode": true, "tcpMss": 1400},
+            "gracefulRestart": {"enabled": true, "mode": "x"}
+        }))
+        .unwrap();
+        assert_eq!(of_peer(&spec), ["conf.peerGroup", "transport.tcpMss", "gracefulRestart.mode"]);
+        let spec: BgpConfSpec =
+            serde_json::from_value(json!({"as": 1, "useMultiplePaths": true, "families": [0, 2]})).unwrap();
+        assert_eq!(of_conf(&spec), ["useMultiplePaths", "families above 1"]);
+    }
+}

@@ -1,0 +1,12 @@
+//! BgpConf and BgpPeer in the terms of the BGP speaker: pure, and shared by speaker and controller.
+//!
+//! [`conf`] reads the speakers' own side, [`peer`] one peer; [`plan`] puts together what the speaker
+//! of one node runs. A fault harms the object that has it and nothing else. [`ignored`] names the
+//! fields that OpenELB accepted and that have no effect.
+
+pub(crate) mod conf;
+pub(crate) mod ignored;
+pub(crate) mod peer;
+mod plan;
+
+pub(crate) use plan::{Credentials, PeerObject, Plan, Trouble, plan, rivals};

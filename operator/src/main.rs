@@ -7,6 +7,7 @@
 mod announce;
 mod controller;
 mod peering;
+mod picture;
 mod process;
 mod speaker;
 

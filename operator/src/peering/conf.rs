@@ -36,7 +36,10 @@ pub(crate) struct Fault {
 
 /// Makes a fault.
 pub(crate) fn fault(field: &'static str, problem: impl Into<String>) -> Fault {
-    Fault { field, problem: problem.into() }
+    Fault {
+        field,
+        problem: problem.into(),
+    }
 }
 
 /// Reads a BgpConf for a node.
@@ -56,13 +59,25 @@ pub(crate) fn identity(spec: &BgpConfSpec, name: &str, node: &Node) -> Result<Id
     let router_id = if spec.router_id.is_empty() || per_rack.is_some() {
         own_router_id(name, node)
     } else {
-        let id = spec.router_id.parse::<Ipv4Addr>().ok().filter(|id| !id.is_unspecified());
+        let id = spec
+            .router_id
+            .parse::<Ipv4Addr>()
+            .ok()
+            .filter(|id| !id.is_unspecified());
         id.ok_or_else(|| {
             let text = &spec.router_id;
-            fault("spec.routerId", format!("{text:?} is no IPv4 address; set one, or leave it out"))
+            fault(
+                "spec.routerId",
+                format!("{text:?} is no IPv4 address; set one, or leave it out"),
+            )
         })?
     };
-    Ok(Identity { asn, router_id, listen: listen(spec)?, families: families(&spec.families)? })
+    Ok(Identity {
+        asn,
+        router_id,
+        listen: listen(spec)?,
+        families: families(&spec.families)?,
+    })
 }
 
 /// The first IPv4 InternalIP, else (nodes without IPv4) a number that depends on the name alone.
@@ -85,7 +100,10 @@ fn listen(spec: &BgpConfSpec) -> Result<Vec<SocketAddr>, Fault> {
         None | Some(0) => BGP_PORT,
         Some(-1) => return Ok(Vec::new()),
         Some(port) => u16::try_from(port).map_err(|_| {
-            fault("spec.listenPort", format!("{port} is no port; -1 means none, 0 means 179"))
+            fault(
+                "spec.listenPort",
+                format!("{port} is no port; -1 means none, 0 means 179"),
+            )
         })?,
     };
     if spec.listen_addresses.is_empty() {
@@ -97,7 +115,10 @@ fn listen(spec: &BgpConfSpec) -> Result<Vec<SocketAddr>, Fault> {
     let addresses = spec.listen_addresses.iter().map(|text| {
         let address = text.trim().parse::<IpAddr>();
         address.map(|ip| SocketAddr::from((ip, port))).map_err(|_| {
-            fault("spec.listenAddresses", format!("{text:?} is no IPv4 or IPv6 address"))
+            fault(
+                "spec.listenAddresses",
+                format!("{text:?} is no IPv4 or IPv6 address"),
+            )
         })
     });
     addresses.collect()
@@ -127,12 +148,20 @@ pub(crate) fn graceful_restart(
     hold: Duration,
 ) -> Option<GracefulRestart> {
     let spec = spec.filter(|spec| spec.enabled && !spec.helper_only)?;
-    let time = spec.restart_time.and_then(|seconds| u64::try_from(seconds).ok());
-    let time = time.filter(|seconds| *seconds > 0).map_or(hold, Duration::from_secs);
+    let time = spec
+        .restart_time
+        .and_then(|seconds| u64::try_from(seconds).ok());
+    let time = time
+        .filter(|seconds| *seconds > 0)
+        .map_or(hold, Duration::from_secs);
     Some(GracefulRestart {
         restart_time: time.min(Duration::from_secs(4095)),
         notification: spec.notification_enabled,
-        long_lived: if spec.longlived_enabled { LONG_LIVED_STALE } else { Duration::ZERO },
+        long_lived: if spec.longlived_enabled {
+            LONG_LIVED_STALE
+        } else {
+            Duration::ZERO
+        },
     })
 }
 
@@ -145,7 +174,10 @@ mod tests {
     fn node(ips: &[&str], rack: Option<&str>) -> Node {
         Node {
             internal_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
-            labels: rack.map(|rack| (keys::RACK.to_owned(), rack.to_owned())).into_iter().collect(),
+            labels: rack
+                .map(|rack| (keys::RACK.to_owned(), rack.to_owned()))
+                .into_iter()
+                .collect(),
             ..Node::default()
         }
     }
@@ -165,14 +197,20 @@ mod tests {
 
     #[test]
     fn a_node_without_ipv4_has_a_router_id_that_stays() {
-        let id = read(json!({"as": 65000}), &node(&["fd00::1"], None)).unwrap().router_id;
-        assert_eq!(id, read(json!({"as": 1}), &node(&[], None)).unwrap().router_id);
+        let id = read(json!({"as": 65000}), &node(&["fd00::1"], None))
+            .unwrap()
+            .router_id;
+        assert_eq!(
+            id,
+            read(json!({"as": 1}), &node(&[], None)).unwrap().router_id
+        );
         assert!((1..=127).contains(&id.octets()[0]));
     }
 
     #[test]
     fn a_rack_decides_as_number_and_router_id() {
-        let spec = || json!({"as": 65000, "routerId": "8.8.8.8", "asPerRack": {"r1": 65001, "r2": 0}});
+        let spec =
+            || json!({"as": 65000, "routerId": "8.8.8.8", "asPerRack": {"r1": 65001, "r2": 0}});
         let get = |rack| {
             let identity = read(spec(), &node(&["10.0.0.1"], rack)).unwrap();
             (identity.asn, identity.router_id.to_string())
@@ -181,7 +219,10 @@ mod tests {
         assert_eq!(get(Some("r2")), (65000, "10.0.0.1".to_owned()));
         assert_eq!(get(Some("unknown")), (65000, "10.0.0.1".to_owned()));
         assert_eq!(get(None), (65000, "8.8.8.8".to_owned()));
-        let without = read(json!({"as": 7, "routerId": "8.8.8.8"}), &node(&["10.0.0.1"], Some("r1")));
+        let without = read(
+            json!({"as": 7, "routerId": "8.8.8.8"}),
+            &node(&["10.0.0.1"], Some("r1")),
+        );
         assert_eq!(without.unwrap().router_id.to_string(), "8.8.8.8");
     }
 
@@ -189,10 +230,17 @@ mod tests {
     fn listens_where_it_is_told() {
         let listen = |spec| {
             let identity = read(spec, &node(&["10.0.0.1"], None)).unwrap();
-            identity.listen.iter().map(ToString::to_string).collect::<Vec<_>>()
+            identity
+                .listen
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
         };
         assert_eq!(listen(json!({"as": 1})), ["0.0.0.0:179", "[::]:179"]);
-        assert_eq!(listen(json!({"as": 1, "listenPort": 17900})), ["0.0.0.0:17900", "[::]:17900"]);
+        assert_eq!(
+            listen(json!({"as": 1, "listenPort": 17900})),
+            ["0.0.0.0:17900", "[::]:17900"]
+        );
         assert!(listen(json!({"as": 1, "listenPort": -1})).is_empty());
         let one = json!({"as": 1, "listenAddresses": ["10.0.0.1"]});
         assert_eq!(listen(one), ["10.0.0.1:179"]);
@@ -207,7 +255,10 @@ mod tests {
             (json!({"as": 4_294_967_296_i64}), "spec.as"),
             (json!({"as": 1, "routerId": "fd00::1"}), "spec.routerId"),
             (json!({"as": 1, "listenPort": 70000}), "spec.listenPort"),
-            (json!({"as": 1, "listenAddresses": ["eth0"]}), "spec.listenAddresses"),
+            (
+                json!({"as": 1, "listenAddresses": ["eth0"]}),
+                "spec.listenAddresses",
+            ),
             (json!({"as": 1, "families": [2]}), "spec.families"),
         ] {
             assert!(read(spec, &node).unwrap_err().starts_with(field), "{field}");

@@ -6,7 +6,10 @@ use openelb_api::v1alpha2::{BgpConfSpec, BgpPeerSpec, GracefulRestart};
 pub(crate) fn of_conf(spec: &BgpConfSpec) -> Vec<&'static str> {
     let mut fields = Fields::default();
     fields.note(spec.use_multiple_paths, "useMultiplePaths");
-    fields.note(spec.families.iter().any(|index| !matches!(index, 0 | 1)), "families above 1");
+    fields.note(
+        spec.families.iter().any(|index| !matches!(index, 0 | 1)),
+        "families above 1",
+    );
     if let Some(restart) = &spec.graceful_restart {
         fields.graceful_restart(restart);
     }
@@ -19,22 +22,41 @@ pub(crate) fn of_peer(spec: &BgpPeerSpec) -> Vec<&'static str> {
     if let Some(conf) = &spec.conf {
         fields.note(!conf.peer_group.is_empty(), "conf.peerGroup");
         fields.note(!conf.vrf.is_empty(), "conf.vrf");
-        fields.note(conf.peer_type.is_some_and(|kind| kind != 0), "conf.peerType");
+        fields.note(
+            conf.peer_type.is_some_and(|kind| kind != 0),
+            "conf.peerType",
+        );
         let remove = conf.remove_private_as.as_str();
         fields.note(!matches!(remove, "" | "NONE"), "conf.removePrivateAs");
         fields.note(conf.replace_peer_as, "conf.replacePeerAs");
         fields.note(conf.allow_own_as.is_some_and(|n| n != 0), "conf.allowOwnAs");
         fields.note(conf.route_flap_damping, "conf.routeFlapDamping");
-        fields.note(conf.send_community.is_some_and(|n| n != 0), "conf.sendCommunity");
+        fields.note(
+            conf.send_community.is_some_and(|n| n != 0),
+            "conf.sendCommunity",
+        );
     }
-    if let Some(timers) = spec.timers.as_ref().and_then(|timers| timers.config.as_ref()) {
+    if let Some(timers) = spec
+        .timers
+        .as_ref()
+        .and_then(|timers| timers.config.as_ref())
+    {
         let interval = &timers.minimum_advertisement_interval;
-        fields.note(!interval.is_empty(), "timers.config.minimumAdvertisementInterval");
+        fields.note(
+            !interval.is_empty(),
+            "timers.config.minimumAdvertisementInterval",
+        );
     }
     if let Some(transport) = &spec.transport {
         fields.note(transport.mtu_discovery, "transport.mtuDiscovery");
-        fields.note(!transport.remote_address.is_empty(), "transport.remoteAddress");
-        fields.note(transport.tcp_mss.is_some_and(|mss| mss != 0), "transport.tcpMss");
+        fields.note(
+            !transport.remote_address.is_empty(),
+            "transport.remoteAddress",
+        );
+        fields.note(
+            transport.tcp_mss.is_some_and(|mss| mss != 0),
+            "transport.tcpMss",
+        );
     }
     if let Some(restart) = &spec.graceful_restart {
         fields.graceful_restart(restart);
@@ -55,8 +77,14 @@ impl Fields {
     fn graceful_restart(&mut self, restart: &GracefulRestart) {
         let set = |value: Option<i64>| value.is_some_and(|value| value != 0);
         self.note(set(restart.deferral_time), "gracefulRestart.deferralTime");
-        self.note(set(restart.stale_routes_time), "gracefulRestart.staleRoutesTime");
-        self.note(set(restart.peer_restart_time), "gracefulRestart.peerRestartTime");
+        self.note(
+            set(restart.stale_routes_time),
+            "gracefulRestart.staleRoutesTime",
+        );
+        self.note(
+            set(restart.peer_restart_time),
+            "gracefulRestart.peerRestartTime",
+        );
         self.note(restart.peer_restarting, "gracefulRestart.peerRestarting");
         self.note(restart.local_restarting, "gracefulRestart.localRestarting");
         self.note(!restart.mode.is_empty(), "gracefulRestart.mode");
@@ -77,9 +105,13 @@ mod tests {
             "gracefulRestart": {"enabled": true, "mode": "x"}
         }))
         .unwrap();
-        assert_eq!(of_peer(&spec), ["conf.peerGroup", "transport.tcpMss", "gracefulRestart.mode"]);
+        assert_eq!(
+            of_peer(&spec),
+            ["conf.peerGroup", "transport.tcpMss", "gracefulRestart.mode"]
+        );
         let spec: BgpConfSpec =
-            serde_json::from_value(json!({"as": 1, "useMultiplePaths": true, "families": [0, 2]})).unwrap();
+            serde_json::from_value(json!({"as": 1, "useMultiplePaths": true, "families": [0, 2]}))
+                .unwrap();
         assert_eq!(of_conf(&spec), ["useMultiplePaths", "families above 1"]);
     }
 }

@@ -9,4 +9,4 @@ pub(crate) mod ignored;
 pub(crate) mod peer;
 mod plan;
 
-pub(crate) use plan::{Credentials, PeerObject, Plan, Trouble, plan, rivals};
+pub(crate) use plan::{Credential, Credentials, PeerObject, Plan, Trouble, plan, rivals};

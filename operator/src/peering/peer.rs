@@ -26,7 +26,10 @@ pub(crate) fn config(
     password: Option<&str>,
 ) -> Result<PeerConfig, Fault> {
     let conf = spec.conf.as_ref().ok_or_else(|| {
-        fault("spec.conf", "it is missing; set conf.neighborAddress and conf.peerAs")
+        fault(
+            "spec.conf",
+            "it is missing; set conf.neighborAddress and conf.peerAs",
+        )
     })?;
     let address = address(conf)?;
     let timers = timers(spec)?;
@@ -53,7 +56,11 @@ pub(crate) fn config(
         passive: spec.transport.as_ref().is_some_and(|t| t.passive_mode),
         add_path_send: spec.afi_safis.iter().any(sends_several),
         extended_next_hop: true,
-        bfd: spec.bfd.as_ref().filter(|bfd| bfd.enabled).map(|bfd| bfd_config(bfd, hops)),
+        bfd: spec
+            .bfd
+            .as_ref()
+            .filter(|bfd| bfd.enabled)
+            .map(|bfd| bfd_config(bfd, hops)),
         admin: if conf.admin_down {
             AdminState::Down("conf.adminDown is set".to_owned())
         } else {
@@ -62,7 +69,9 @@ pub(crate) fn config(
         address,
         families,
     };
-    config.check().map_err(|error| fault(field_of(&error), error.to_string()))?;
+    config
+        .check()
+        .map_err(|error| fault(field_of(&error), error.to_string()))?;
     Ok(config)
 }
 
@@ -72,14 +81,20 @@ pub(crate) fn address(conf: &api::PeerConf) -> Result<PeerAddress, Fault> {
     let interface = conf.neighbor_interface.trim();
     if text.is_empty() {
         return if interface.is_empty() {
-            Err(fault("spec.conf.neighborAddress", "it is missing; set the address of the router"))
+            Err(fault(
+                "spec.conf.neighborAddress",
+                "it is missing; set the address of the router",
+            ))
         } else {
             Ok(PeerAddress::Interface(interface.to_owned()))
         };
     }
     let (text, zone) = text.split_once('%').unwrap_or((text, interface));
     let address: IpAddr = text.parse().map_err(|_| {
-        fault("spec.conf.neighborAddress", format!("{text:?} is no IPv4 or IPv6 address"))
+        fault(
+            "spec.conf.neighborAddress",
+            format!("{text:?} is no IPv4 or IPv6 address"),
+        )
     })?;
     match address {
         IpAddr::V6(v6) if v6.is_unicast_link_local() => link_local(v6, zone),
@@ -116,13 +131,21 @@ fn remote_as(spec: &BgpPeerSpec, conf: &api::PeerConf) -> Result<RemoteAs, Fault
 
 fn timers(spec: &BgpPeerSpec) -> Result<Timers, Fault> {
     let none = api::TimersConfig::default();
-    let config = spec.timers.as_ref().and_then(|timers| timers.config.as_ref()).unwrap_or(&none);
+    let config = spec
+        .timers
+        .as_ref()
+        .and_then(|timers| timers.config.as_ref())
+        .unwrap_or(&none);
     let defaults = Timers::default();
     // GoBGP takes 0 of the retry and keepalive timers for "not given".
-    let positive = |field, text| Ok(seconds(field, text)?.filter(|time: &Duration| !time.is_zero()));
+    let positive =
+        |field, text| Ok(seconds(field, text)?.filter(|time: &Duration| !time.is_zero()));
     Ok(Timers {
         hold: seconds("spec.timers.config.holdTime", &config.hold_time)?.unwrap_or(defaults.hold),
-        keepalive: positive("spec.timers.config.keepaliveInterval", &config.keepalive_interval)?,
+        keepalive: positive(
+            "spec.timers.config.keepaliveInterval",
+            &config.keepalive_interval,
+        )?,
         connect_retry: positive("spec.timers.config.connectRetry", &config.connect_retry)?
             .unwrap_or(defaults.connect_retry),
     })
@@ -134,13 +157,19 @@ fn seconds(field: &'static str, text: &str) -> Result<Option<Duration>, Fault> {
         return Ok(None);
     }
     let number = text.trim().parse::<u32>().map_err(|_| {
-        fault(field, format!("{text:?} is no number of seconds; write it as \"90\""))
+        fault(
+            field,
+            format!("{text:?} is no number of seconds; write it as \"90\""),
+        )
     })?;
     Ok(Some(Duration::from_secs(number.into())))
 }
 
 fn hops(spec: &BgpPeerSpec) -> Result<Hops, Fault> {
-    let multihop = spec.ebgp_multihop.as_ref().filter(|multihop| multihop.enabled);
+    let multihop = spec
+        .ebgp_multihop
+        .as_ref()
+        .filter(|multihop| multihop.enabled);
     let security = spec.ttl_security.filter(|hops| *hops > 0);
     let byte = |field, value: i64| {
         u8::try_from(value).map_err(|_| fault(field, format!("{value} is not within 1 to 255")))
@@ -160,10 +189,17 @@ fn hops(spec: &BgpPeerSpec) -> Result<Hops, Fault> {
 }
 
 fn source(spec: &BgpPeerSpec) -> Result<Option<IpAddr>, Fault> {
-    let text = spec.source_address.as_deref().map(str::trim).filter(|text| !text.is_empty());
+    let text = spec
+        .source_address
+        .as_deref()
+        .map(str::trim)
+        .filter(|text| !text.is_empty());
     text.map(|text| {
         text.parse().map_err(|_| {
-            fault("spec.sourceAddress", format!("{text:?} is no IPv4 or IPv6 address"))
+            fault(
+                "spec.sourceAddress",
+                format!("{text:?} is no IPv4 or IPv6 address"),
+            )
         })
     })
     .transpose()
@@ -181,7 +217,10 @@ fn families(
     };
     let mut wanted = Vec::new();
     for entry in &spec.afi_safis {
-        let family = entry.config.as_ref().and_then(|config| config.family.as_ref());
+        let family = entry
+            .config
+            .as_ref()
+            .and_then(|config| config.family.as_ref());
         match family.map(|family| (family.afi.as_str(), family.safi.as_str())) {
             None | Some(("", "")) => wanted.push(own),
             Some(("AFI_IP", "SAFI_UNICAST")) => wanted.push(Family::Ipv4),
@@ -204,8 +243,13 @@ fn families(
 }
 
 fn sends_several(entry: &api::AfiSafi) -> bool {
-    let config = entry.add_paths.as_ref().and_then(|paths| paths.config.as_ref());
-    config.and_then(|config| config.send_max).is_some_and(|max| max > 0)
+    let config = entry
+        .add_paths
+        .as_ref()
+        .and_then(|paths| paths.config.as_ref());
+    config
+        .and_then(|config| config.send_max)
+        .is_some_and(|max| max > 0)
 }
 
 fn restart(
@@ -213,15 +257,23 @@ fn restart(
     defaults: &Defaults<'_>,
     timers: &Timers,
 ) -> Option<GracefulRestart> {
-    graceful_restart(spec.graceful_restart.as_ref().or(defaults.graceful_restart), timers.hold)
+    graceful_restart(
+        spec.graceful_restart.as_ref().or(defaults.graceful_restart),
+        timers.hold,
+    )
 }
 
 fn bfd_config(bfd: &api::Bfd, hops: Hops) -> BfdConfig {
     let defaults = BfdConfig::default();
     let interval = |value: Option<i64>, default| {
-        value.and_then(|ms| u64::try_from(ms).ok()).map_or(default, Duration::from_millis)
+        value
+            .and_then(|ms| u64::try_from(ms).ok())
+            .map_or(default, Duration::from_millis)
     };
-    let minimum_ttl = bfd.minimum_ttl.and_then(|ttl| u8::try_from(ttl).ok()).unwrap_or(254);
+    let minimum_ttl = bfd
+        .minimum_ttl
+        .and_then(|ttl| u8::try_from(ttl).ok())
+        .unwrap_or(254);
     BfdConfig {
         transmit: interval(bfd.transmit_interval, defaults.transmit),
         receive: interval(bfd.receive_interval, defaults.receive),
@@ -257,14 +309,20 @@ mod tests {
 
     fn read(spec: Value) -> Result<PeerConfig, String> {
         let spec: BgpPeerSpec = serde_json::from_value(spec).unwrap();
-        let defaults = Defaults { families: &Family::ALL, graceful_restart: None };
+        let defaults = Defaults {
+            families: &Family::ALL,
+            graceful_restart: None,
+        };
         config(&spec, &defaults, None).map_err(|fault| fault.to_string())
     }
 
     fn with(extra: Value) -> Result<PeerConfig, String> {
         let mut spec = json!({"conf": {"neighborAddress": "10.0.0.254", "peerAs": 65001}});
         for (key, value) in extra.as_object().unwrap() {
-            match (spec.get_mut(key).and_then(Value::as_object_mut), value.as_object()) {
+            match (
+                spec.get_mut(key).and_then(Value::as_object_mut),
+                value.as_object(),
+            ) {
                 (Some(old), Some(new)) => old.extend(new.clone()),
                 _ => spec[key] = value.clone(),
             }
@@ -322,8 +380,14 @@ mod tests {
         assert_eq!(config.source, Some("10.0.0.1".parse().unwrap()));
         assert_eq!(config.remote_as, RemoteAs::External);
         let bfd = config.bfd.unwrap();
-        assert_eq!((bfd.transmit.as_millis(), bfd.receive.as_millis()), (50, 100));
-        assert_eq!((bfd.multiplier, bfd.passive, bfd.multihop), (5, true, Some(254)));
+        assert_eq!(
+            (bfd.transmit.as_millis(), bfd.receive.as_millis()),
+            (50, 100)
+        );
+        assert_eq!(
+            (bfd.multiplier, bfd.passive, bfd.multihop),
+            (5, true, Some(254))
+        );
     }
 
     #[test]
@@ -331,12 +395,18 @@ mod tests {
         let address = |value| read(json!({"conf": value})).map(|config| config.address);
         let local: Ipv6Addr = "fe80::1".parse().unwrap();
         let expected = Ok(PeerAddress::LinkLocal(local, "eth0".to_owned()));
-        assert_eq!(address(json!({"neighborAddress": "fe80::1%eth0", "peerAs": 1})), expected);
+        assert_eq!(
+            address(json!({"neighborAddress": "fe80::1%eth0", "peerAs": 1})),
+            expected
+        );
         let split = json!({"neighborAddress": "fe80::1", "neighborInterface": "eth0", "peerAs": 1});
         assert_eq!(address(split), expected);
         assert!(address(json!({"neighborAddress": "fe80::1", "peerAs": 1})).is_err());
         let unnumbered = json!({"neighborInterface": "eth0", "peerAs": 1});
-        assert_eq!(address(unnumbered), Ok(PeerAddress::Interface("eth0".to_owned())));
+        assert_eq!(
+            address(unnumbered),
+            Ok(PeerAddress::Interface("eth0".to_owned()))
+        );
     }
 
     #[test]
@@ -344,21 +414,48 @@ mod tests {
         for (spec, field) in [
             (json!({}), "spec.conf:"),
             (json!({"conf": {"peerAs": 1}}), "spec.conf.neighborAddress"),
-            (json!({"conf": {"neighborAddress": "router", "peerAs": 1}}), "spec.conf.neighborAddress"),
-            (json!({"conf": {"neighborAddress": "224.0.0.1", "peerAs": 1}}), "spec.conf.neighborAddress"),
-            (json!({"conf": {"neighborAddress": "10.0.0.1"}}), "spec.conf.peerAs"),
-            (json!({"conf": {"neighborAddress": "10.0.0.1", "peerAs": -5}}), "spec.conf.peerAs"),
+            (
+                json!({"conf": {"neighborAddress": "router", "peerAs": 1}}),
+                "spec.conf.neighborAddress",
+            ),
+            (
+                json!({"conf": {"neighborAddress": "224.0.0.1", "peerAs": 1}}),
+                "spec.conf.neighborAddress",
+            ),
+            (
+                json!({"conf": {"neighborAddress": "10.0.0.1"}}),
+                "spec.conf.peerAs",
+            ),
+            (
+                json!({"conf": {"neighborAddress": "10.0.0.1", "peerAs": -5}}),
+                "spec.conf.peerAs",
+            ),
         ] {
             assert!(read(spec).unwrap_err().starts_with(field), "{field}");
         }
         for (extra, field) in [
-            (json!({"timers": {"config": {"holdTime": "soon"}}}), "spec.timers.config.holdTime"),
-            (json!({"timers": {"config": {"holdTime": "2"}}}), "spec.timers.config.holdTime"),
-            (json!({"transport": {"remotePort": 70000}}), "spec.transport.remotePort"),
+            (
+                json!({"timers": {"config": {"holdTime": "soon"}}}),
+                "spec.timers.config.holdTime",
+            ),
+            (
+                json!({"timers": {"config": {"holdTime": "2"}}}),
+                "spec.timers.config.holdTime",
+            ),
+            (
+                json!({"transport": {"remotePort": 70000}}),
+                "spec.transport.remotePort",
+            ),
             (json!({"sourceAddress": "eth0"}), "spec.sourceAddress"),
             (json!({"sourceAddress": "fd00::1"}), "spec.sourceAddress"),
-            (json!({"ttlSecurity": 1, "ebgpMultihop": {"enabled": true}}), "spec.ttlSecurity"),
-            (json!({"afiSafis": [{"config": {"family": {"afi": "AFI_L2VPN", "safi": "SAFI_EVPN"}}}]}), "spec.afiSafis"),
+            (
+                json!({"ttlSecurity": 1, "ebgpMultihop": {"enabled": true}}),
+                "spec.ttlSecurity",
+            ),
+            (
+                json!({"afiSafis": [{"config": {"family": {"afi": "AFI_L2VPN", "safi": "SAFI_EVPN"}}}]}),
+                "spec.afiSafis",
+            ),
         ] {
             assert!(with(extra).unwrap_err().starts_with(field), "{field}");
         }
@@ -370,7 +467,10 @@ mod tests {
             json!({"conf": {"neighborAddress": "10.0.0.254", "peerAs": 65001}}),
         )
         .unwrap();
-        let defaults = Defaults { families: &[Family::Ipv6], graceful_restart: None };
+        let defaults = Defaults {
+            families: &[Family::Ipv6],
+            graceful_restart: None,
+        };
         assert!(config(&spec, &defaults, None).is_err());
     }
 }

@@ -30,19 +30,32 @@ impl PeerObject {
         let metadata = &object.metadata;
         Self {
             spec: Arc::new(object.spec.clone()),
-            created: metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0),
-            foreign: metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(keys::CNI)),
+            created: metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(Timestamp::MAX, |time| time.0),
+            foreign: metadata
+                .labels
+                .as_ref()
+                .is_some_and(|labels| labels.contains_key(keys::CNI)),
         }
     }
 
     /// Whether the speaker of a node with these labels shall peer.
     pub(crate) fn selects(&self, node: &Node) -> bool {
         !self.foreign
-            && self.spec.node_selector.as_ref().is_none_or(|selector| selects(selector, &node.labels))
+            && self
+                .spec
+                .node_selector
+                .as_ref()
+                .is_none_or(|selector| selects(selector, &node.labels))
     }
 
     fn address(&self) -> Option<PeerAddress> {
-        self.spec.conf.as_ref().and_then(|conf| peer::address(conf).ok())
+        self.spec
+            .conf
+            .as_ref()
+            .and_then(|conf| peer::address(conf).ok())
     }
 }
 
@@ -61,7 +74,9 @@ pub(crate) struct Credential {
 
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("Credential")
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -138,13 +153,17 @@ pub(crate) fn rivals<'a>(
     peers: &'a BTreeMap<String, PeerObject>,
     node: &Node,
 ) -> BTreeMap<&'a str, &'a str> {
-    let mut by_age: Vec<(&String, &PeerObject)> =
-        peers.iter().filter(|(_, object)| object.selects(node)).collect();
+    let mut by_age: Vec<(&String, &PeerObject)> = peers
+        .iter()
+        .filter(|(_, object)| object.selects(node))
+        .collect();
     by_age.sort_by_key(|(name, object)| (object.created, *name));
     let mut owners: BTreeMap<PeerAddress, &str> = BTreeMap::new();
     let mut rivals = BTreeMap::new();
     for (name, object) in by_age {
-        let Some(address) = object.address() else { continue };
+        let Some(address) = object.address() else {
+            continue;
+        };
         match owners.get(&address) {
             Some(older) => {
                 rivals.insert(name.as_str(), *older);
@@ -170,10 +189,16 @@ fn password(spec: &BgpPeerSpec, secrets: &Credentials) -> Result<Option<Arc<str>
         return Ok(plain.filter(|text| !text.is_empty()).map(Arc::from));
     };
     let name = &reference.name;
-    let key = reference.key.as_deref().filter(|key| !key.is_empty()).unwrap_or("password");
+    let key = reference
+        .key
+        .as_deref()
+        .filter(|key| !key.is_empty())
+        .unwrap_or("password");
     let trouble = |text: String| Err(Trouble::Password(text));
     let Some(secret) = secrets.0.get(name) else {
-        return trouble(format!("there is no Secret {name} in the namespace of openelb"));
+        return trouble(format!(
+            "there is no Secret {name} in the namespace of openelb"
+        ));
     };
     if !matches!(secret.kind.as_str(), "kubernetes.io/basic-auth" | "Opaque") {
         let kind = &secret.kind;
@@ -183,7 +208,9 @@ fn password(spec: &BgpPeerSpec, secrets: &Credentials) -> Result<Option<Arc<str>
     }
     match secret.values.get(key) {
         Some(Some(value)) => Ok(Some(value.clone())),
-        Some(None) => trouble(format!("the value of key {key} in Secret {name} is no text")),
+        Some(None) => trouble(format!(
+            "the value of key {key} in Secret {name} is no text"
+        )),
         None => trouble(format!("Secret {name} has no key {key}")),
     }
 }
@@ -198,7 +225,11 @@ mod tests {
     fn peers(objects: &[(&str, i64, Value)]) -> BTreeMap<String, PeerObject> {
         let read = |(name, created, value): &(&str, i64, Value)| {
             let mut value = value.clone();
-            let labels = value.as_object_mut().unwrap().remove("labels").unwrap_or_default();
+            let labels = value
+                .as_object_mut()
+                .unwrap()
+                .remove("labels")
+                .unwrap_or_default();
             let object: BgpPeer = serde_json::from_value(json!({
                 "apiVersion": "network.kubesphere.io/v1alpha2",
                 "kind": "BgpPeer",
@@ -226,7 +257,10 @@ mod tests {
     }
 
     fn running(plan: &Plan) -> Vec<&str> {
-        plan.config.iter().flat_map(|config| config.peers.keys().map(|name| &**name)).collect()
+        plan.config
+            .iter()
+            .flat_map(|config| config.peers.keys().map(|name| &**name))
+            .collect()
     }
 
     fn node() -> Node {
@@ -239,18 +273,41 @@ mod tests {
 
     #[test]
     fn without_a_bgpconf_nothing_runs() {
-        let plan = plan(None, &peers(&[("r", 1, to("10.0.0.254"))]), &Credentials::default(), ("w", &node()));
+        let plan = plan(
+            None,
+            &peers(&[("r", 1, to("10.0.0.254"))]),
+            &Credentials::default(),
+            ("w", &node()),
+        );
         assert!(plan.config.is_none() && plan.peers.is_empty() && plan.conf_fault.is_none());
     }
 
     #[test]
     fn a_peer_runs_on_the_nodes_that_it_selects() {
-        let selecting = |zone| with(to("10.0.0.254"), "nodeSelector", json!({"matchLabels": {"zone": zone}}));
+        let selecting = |zone| {
+            with(
+                to("10.0.0.254"),
+                "nodeSelector",
+                json!({"matchLabels": {"zone": zone}}),
+            )
+        };
         let objects = [
             ("here", 1, selecting("a")),
-            ("there", 1, with(selecting("b"), "conf", to("10.0.0.253")["conf"].clone())),
+            (
+                "there",
+                1,
+                with(selecting("b"), "conf", to("10.0.0.253")["conf"].clone()),
+            ),
             ("all", 1, with(to("10.0.0.252"), "nodeSelector", json!({}))),
-            ("cni", 1, with(to("10.0.0.251"), "labels", json!({"openelb.kubesphere.io/cni": "calico"}))),
+            (
+                "cni",
+                1,
+                with(
+                    to("10.0.0.251"),
+                    "labels",
+                    json!({"openelb.kubesphere.io/cni": "calico"}),
+                ),
+            ),
         ];
         let plan = planned(&objects, &Credentials::default(), &node());
         assert_eq!(running(&plan), ["all", "here"]);
@@ -259,8 +316,19 @@ mod tests {
 
     #[test]
     fn a_broken_peer_harms_only_itself() {
-        let objects = [("good", 1, to("10.0.0.254")), ("empty", 1, json!({})),
-            ("odd", 1, with(to("10.0.0.9"), "nodeSelector", json!({"matchExpressions": [{"key": "a", "operator": "Like"}]})))];
+        let objects = [
+            ("good", 1, to("10.0.0.254")),
+            ("empty", 1, json!({})),
+            (
+                "odd",
+                1,
+                with(
+                    to("10.0.0.9"),
+                    "nodeSelector",
+                    json!({"matchExpressions": [{"key": "a", "operator": "Like"}]}),
+                ),
+            ),
+        ];
         let plan = planned(&objects, &Credentials::default(), &node());
         assert_eq!(running(&plan), ["good"]);
         assert!(matches!(plan.peers["empty"], Err(Trouble::Fault(_))));
@@ -283,7 +351,10 @@ mod tests {
         };
         let secrets = Credentials(
             [
-                ("good".to_owned(), secret("kubernetes.io/basic-auth", "password")),
+                (
+                    "good".to_owned(),
+                    secret("kubernetes.io/basic-auth", "password"),
+                ),
                 ("tls".to_owned(), secret("kubernetes.io/tls", "password")),
                 ("other-key".to_owned(), secret("Opaque", "md5")),
             ]
@@ -292,15 +363,27 @@ mod tests {
         let by = |ip: &str, reference| with(to(ip), "passwordSecretRef", reference);
         let objects = [
             ("good", 1, by("10.0.0.1", json!({"name": "good"}))),
-            ("key", 1, by("10.0.0.2", json!({"name": "other-key", "key": "md5"}))),
+            (
+                "key",
+                1,
+                by("10.0.0.2", json!({"name": "other-key", "key": "md5"})),
+            ),
             ("missing", 1, by("10.0.0.3", json!({"name": "nowhere"}))),
             ("tls", 1, by("10.0.0.4", json!({"name": "tls"}))),
             ("no-key", 1, by("10.0.0.5", json!({"name": "other-key"}))),
-            ("plain", 1, json!({"conf": {"neighborAddress": "10.0.0.6", "peerAs": 1, "authPassword": "open"}})),
+            (
+                "plain",
+                1,
+                json!({"conf": {"neighborAddress": "10.0.0.6", "peerAs": 1, "authPassword": "open"}}),
+            ),
         ];
         let plan = planned(&objects, &secrets, &node());
         assert_eq!(running(&plan), ["good", "key", "plain"]);
-        for (name, words) in [("missing", "no Secret nowhere"), ("tls", "type kubernetes.io/tls"), ("no-key", "no key password")] {
+        for (name, words) in [
+            ("missing", "no Secret nowhere"),
+            ("tls", "type kubernetes.io/tls"),
+            ("no-key", "no key password"),
+        ] {
             let text = plan.peers[name].as_ref().unwrap_err().to_string();
             assert!(text.contains(words), "{text}");
         }

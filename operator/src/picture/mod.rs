@@ -1,0 +1,500 @@
+//! The picture of the cluster: what the watches have shown so far, trimmed to what announcing needs.
+//!
+//! [`changes`] is the only I/O: one stream of all watches, which ends never and waits longer and
+//! longer between attempts while the API server is away. [`Picture`] is plain data that follows it.
+//! A watch that starts anew never empties the picture: objects go when a complete list lacks them,
+//! so that nothing is withdrawn because the API server was gone. Speaker and controller each own
+//! one picture.
+
+mod relist;
+mod streams;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node as ApiNode, Secret, Service as ApiService};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher::Event;
+use openelb_api::v1alpha2::{BgpConf, BgpConfStatus, BgpPeer, BgpPeerStatus, Eip, EipAddress};
+use openelb_api::v1alpha2::{BgpConfSpec, address_of};
+use openelb_api::{Tolerant, keys};
+
+use crate::announce::{Holding, Node, Pool, Service, ServiceKey, SliceEndpoints, World};
+use crate::peering::{Credential, Credentials, PeerObject};
+use relist::{Key, Relist};
+pub(crate) use streams::changes;
+
+/// A kind that is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Node,
+    Service,
+    EndpointSlice,
+    Eip,
+    EipAddress,
+    BgpConf,
+    BgpPeer,
+    Secret,
+}
+
+/// What a watch says.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Node(Event<ApiNode>),
+    Service(Event<ApiService>),
+    EndpointSlice(Event<EndpointSlice>),
+    Eip(Event<Tolerant<Eip>>),
+    EipAddress(Event<Tolerant<EipAddress>>),
+    BgpConf(Event<Tolerant<BgpConf>>),
+    BgpPeer(Event<Tolerant<BgpPeer>>),
+    Secret(Event<Secret>),
+}
+
+/// What is known of the cluster.
+#[derive(Debug, Default)]
+pub(crate) struct Picture {
+    /// What decides who announces.
+    pub(crate) world: World,
+    /// The BgpConf `default`, unless it is the CNI's.
+    pub(crate) conf: Option<Arc<BgpConfSpec>>,
+    /// The status of the BgpConf `default`, while it exists.
+    pub(crate) conf_status: Option<Arc<BgpConfStatus>>,
+    /// Why the BgpConf cannot be read, if so.
+    pub(crate) conf_broken: Option<String>,
+    /// The BgpPeers.
+    pub(crate) peers: BTreeMap<String, PeerObject>,
+    /// Their statuses.
+    pub(crate) peer_statuses: BTreeMap<String, Arc<BgpPeerStatus>>,
+    /// Passwords.
+    pub(crate) secrets: Credentials,
+    relists: BTreeMap<Kind, Relist>,
+    /// EndpointSlice → the Service that it belongs to.
+    owners: BTreeMap<Key, ServiceKey>,
+    /// The one node whose entries in statuses matter; all where `None`.
+    only: Option<String>,
+}
+
+impl Picture {
+    /// An empty picture that is complete once each of these kinds was listed. Where a node is named,
+    /// of statuses only its own entries are kept.
+    pub(crate) fn new(kinds: &[Kind], only: Option<String>) -> Self {
+        let relists = kinds
+            .iter()
+            .map(|kind| (*kind, Relist::default()))
+            .collect();
+        Self {
+            relists,
+            only,
+            ..Self::default()
+        }
+    }
+
+    /// Kinds that were not listed completely yet.
+    pub(crate) fn waiting_for(&self) -> Vec<Kind> {
+        let waiting = self.relists.iter().filter(|(_, relist)| !relist.loaded());
+        waiting.map(|(kind, _)| *kind).collect()
+    }
+
+    /// Whether every kind was listed at least once.
+    pub(crate) fn complete(&self) -> bool {
+        self.waiting_for().is_empty()
+    }
+
+    /// Takes a change in; says whether anything here differs afterwards.
+    pub(crate) fn apply(&mut self, change: Change, now: Timestamp) -> bool {
+        let Self {
+            world,
+            conf,
+            conf_status,
+            conf_broken,
+            peers,
+            peer_statuses,
+            secrets,
+            relists,
+            owners,
+            only,
+        } = self;
+        match change {
+            Change::Node(event) => {
+                relists
+                    .entry(Kind::Node)
+                    .or_default()
+                    .follow(event, |(_, name), node| {
+                        let node = node.map(|node| Node::read(&node, world.nodes.get(name), now));
+                        set(&mut world.nodes, name.clone(), node)
+                    })
+            }
+            Change::Service(event) => {
+                relists
+                    .entry(Kind::Service)
+                    .or_default()
+                    .follow(event, |key, service| {
+                        let service = service.as_ref().and_then(Service::read);
+                        set(&mut world.services, service_key(key), service)
+                    })
+            }
+            Change::EndpointSlice(event) => relists
+                .entry(Kind::EndpointSlice)
+                .or_default()
+                .follow(event, |key, slice| {
+                    slice_change(world, owners, key, slice.as_ref())
+                }),
+            Change::Eip(event) => {
+                relists
+                    .entry(Kind::Eip)
+                    .or_default()
+                    .follow(event, |(_, name), eip| {
+                        let pool = match eip {
+                            None => None,
+                            Some(eip) => match eip.parsed {
+                                Ok(eip) => Some(read_pool(name, &eip)),
+                                // What was known of it stays in force.
+                                Err(error) => return broken("Eip", name, &error),
+                            },
+                        };
+                        set(&mut world.pools, name.clone(), pool)
+                    })
+            }
+            Change::EipAddress(event) => {
+                relists
+                    .entry(Kind::EipAddress)
+                    .or_default()
+                    .follow(event, |(_, name), object| {
+                        let holding = match object.map(|object| object.parsed) {
+                            None => None,
+                            Some(Ok(object)) => Holding::read(&object),
+                            Some(Err(error)) => return broken("EipAddress", name, &error),
+                        };
+                        match (holding, address_of(name)) {
+                            (Some((address, holding)), _) => {
+                                set(&mut world.holdings, address, Some(holding))
+                            }
+                            (None, Some(address)) => set(&mut world.holdings, address, None),
+                            (None, None) => false,
+                        }
+                    })
+            }
+            Change::BgpConf(event) => {
+                relists
+                    .entry(Kind::BgpConf)
+                    .or_default()
+                    .follow(event, |(_, name), object| {
+                        if name != keys::BGP_CONF {
+                            return false;
+                        }
+                        let foreign = object
+                            .as_ref()
+                            .is_some_and(|object| is_foreign(&object.metadata));
+                        let (spec, status, fault) = match object.map(|object| object.parsed) {
+                            None => (None, None, None),
+                            Some(Ok(object)) => {
+                                let status = Arc::new(conf_entries(&object, only.as_deref()));
+                                let spec = Arc::new(object.spec.clone());
+                                ((!foreign).then_some(spec), Some(status), None)
+                            }
+                            Some(Err(error)) => {
+                                broken("BgpConf", name, &error);
+                                (conf.clone(), conf_status.clone(), Some(error))
+                            }
+                        };
+                        let differs =
+                            *conf != spec || *conf_status != status || *conf_broken != fault;
+                        (*conf, *conf_status, *conf_broken) = (spec, status, fault);
+                        differs
+                    })
+            }
+            Change::BgpPeer(event) => {
+                relists
+                    .entry(Kind::BgpPeer)
+                    .or_default()
+                    .follow(event, |(_, name), object| {
+                        let object = match object.map(|object| object.parsed) {
+                            None => None,
+                            Some(Ok(object)) => Some(object),
+                            Some(Err(error)) => return broken("BgpPeer", name, &error),
+                        };
+                        let status = object
+                            .as_ref()
+                            .map(|object| Arc::new(peer_entries(object, only.as_deref())));
+                        let peer = object.map(|object| PeerObject::read(&object));
+                        let a = set(peers, name.clone(), peer);
+                        set(peer_statuses, name.clone(), status) || a
+                    })
+            }
+            Change::Secret(event) => relists
+                .entry(Kind::Secret)
+                .or_default()
+                .follow(event, |(_, name), secret| {
+                    set(&mut secrets.0, name.clone(), secret.map(credential))
+                }),
+        }
+    }
+}
+
+/// Sets or removes an entry; says whether that made a difference.
+fn set<K: Ord, V: PartialEq>(
+    map: &mut BTreeMap<K, V>,
+    key: K,
+    value: impl Into<Option<V>>,
+) -> bool {
+    match value.into() {
+        None => map.remove(&key).is_some(),
+        Some(value) => {
+            if map.get(&key) == Some(&value) {
+                return false;
+            }
+            map.insert(key, value);
+            true
+        }
+    }
+}
+
+fn service_key((namespace, name): &Key) -> ServiceKey {
+    ServiceKey::new(namespace, name)
+}
+
+fn slice_change(
+    world: &mut World,
+    owners: &mut BTreeMap<Key, ServiceKey>,
+    key: &Key,
+    slice: Option<&EndpointSlice>,
+) -> bool {
+    let read = slice.and_then(|slice| {
+        let service = slice
+            .metadata
+            .labels
+            .as_ref()?
+            .get("kubernetes.io/service-name")?;
+        Some((
+            ServiceKey::new(&key.0, service),
+            SliceEndpoints::read(slice)?,
+        ))
+    });
+    let mut changed = false;
+    // The label of a slice may change: it then leaves the Service it was with.
+    if let Some(old) = owners.remove(key)
+        && read.as_ref().is_none_or(|(service, _)| *service != old)
+        && let Some(slices) = world.slices.get_mut(&old)
+    {
+        changed |= slices.remove(&key.1).is_some();
+        if slices.is_empty() {
+            world.slices.remove(&old);
+        }
+    }
+    if let Some((service, endpoints)) = read {
+        let slices = world.slices.entry(service.clone()).or_default();
+        changed |= set(slices, key.1.clone(), endpoints);
+        owners.insert(key.clone(), service);
+    }
+    changed
+}
+
+fn read_pool(name: &str, eip: &Eip) -> Arc<Pool> {
+    let (pool, faults) = Pool::read(eip);
+    for fault in faults {
+        tracing::warn!(eip = name, fault, "left out of the routes");
+    }
+    Arc::new(pool)
+}
+
+fn broken(kind: &str, name: &str, error: &str) -> bool {
+    tracing::warn!(
+        kind,
+        name,
+        error,
+        "cannot be read; what was known of it stays in force"
+    );
+    false
+}
+
+fn is_foreign(metadata: &kube::api::ObjectMeta) -> bool {
+    metadata
+        .labels
+        .as_ref()
+        .is_some_and(|labels| labels.contains_key(keys::CNI))
+}
+
+fn conf_entries(object: &BgpConf, only: Option<&str>) -> BgpConfStatus {
+    let mut status = object.status.clone().unwrap_or_default();
+    if let Some(node) = only {
+        status.nodes_conf_status.retain(|name, _| name == node);
+        status.conditions.clear();
+    }
+    status
+}
+
+fn peer_entries(object: &BgpPeer, only: Option<&str>) -> BgpPeerStatus {
+    let mut status = object.status.clone().unwrap_or_default();
+    if let Some(node) = only {
+        status.nodes_peer_status.retain(|name, _| name == node);
+        status.conditions.clear();
+        status.summary.clear();
+    }
+    status
+}
+
+/// The longest value of a Secret that can be a password; longer ones are not kept.
+const LONGEST_VALUE: usize = 1024;
+
+fn credential(secret: Secret) -> Credential {
+    let values = secret
+        .data
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, value)| {
+            let text = String::from_utf8(value.0)
+                .ok()
+                .filter(|text| text.len() <= LONGEST_VALUE);
+            (key, text.map(Arc::from))
+        });
+    Credential {
+        kind: secret.type_.unwrap_or_else(|| "Opaque".to_owned()),
+        values: values.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::announce::testing::at;
+
+    fn read<K: serde::de::DeserializeOwned>(value: Value) -> K {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn node(name: &str) -> ApiNode {
+        read(
+            json!({"metadata": {"name": name}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+        )
+    }
+
+    fn slice(name: &str, service: &str) -> EndpointSlice {
+        read(json!({
+            "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.1.0.1"], "nodeName": "a"}]
+        }))
+    }
+
+    #[test]
+    fn is_complete_when_every_kind_was_listed() {
+        let mut picture = Picture::new(&[Kind::Node, Kind::Service], None);
+        picture.apply(Change::Node(Event::Init), at(0));
+        picture.apply(Change::Node(Event::InitApply(node("a"))), at(0));
+        picture.apply(Change::Node(Event::InitDone), at(0));
+        assert_eq!(picture.waiting_for(), [Kind::Service]);
+        picture.apply(Change::Service(Event::Init), at(0));
+        assert!(!picture.complete());
+        picture.apply(Change::Service(Event::InitDone), at(0));
+        assert!(picture.complete());
+    }
+
+    #[test]
+    fn a_new_list_removes_what_it_lacks_and_only_when_it_is_complete() {
+        let mut picture = Picture::new(&[Kind::Node], None);
+        for event in [
+            Event::Init,
+            Event::InitApply(node("a")),
+            Event::InitApply(node("b")),
+            Event::InitDone,
+        ] {
+            picture.apply(Change::Node(event), at(0));
+        }
+        for event in [Event::Init, Event::InitApply(node("b"))] {
+            assert!(
+                !picture.apply(Change::Node(event), at(1)),
+                "nothing new is no change"
+            );
+        }
+        assert_eq!(
+            picture.world.nodes.len(),
+            2,
+            "a is not gone before the list is complete"
+        );
+        assert!(picture.apply(Change::Node(Event::InitDone), at(1)));
+        assert_eq!(picture.world.nodes.keys().collect::<Vec<_>>(), ["b"]);
+        assert!(
+            picture.complete(),
+            "it stays complete while it is listed again"
+        );
+    }
+
+    #[test]
+    fn a_slice_belongs_to_the_service_its_label_names() {
+        let mut picture = Picture::new(&[Kind::EndpointSlice], None);
+        let of = |picture: &Picture, service: &str| {
+            picture
+                .world
+                .placement(
+                    &ServiceKey::new("default", service),
+                    "192.0.2.1".parse().unwrap(),
+                )
+                .any()
+        };
+        picture.apply(
+            Change::EndpointSlice(Event::Apply(slice("s", "web"))),
+            at(0),
+        );
+        assert!(of(&picture, "web"));
+        picture.apply(
+            Change::EndpointSlice(Event::Apply(slice("s", "dns"))),
+            at(0),
+        );
+        assert!(!of(&picture, "web") && of(&picture, "dns"));
+        picture.apply(
+            Change::EndpointSlice(Event::Delete(slice("s", "dns"))),
+            at(0),
+        );
+        assert!(picture.world.slices.is_empty());
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_keeps_what_was_known() {
+        let eip = |address: Value| {
+            Change::Eip(Event::Apply(read(
+                json!({"metadata": {"name": "lan"}, "spec": {"address": address}}),
+            )))
+        };
+        let mut picture = Picture::new(&[Kind::Eip], None);
+        assert!(picture.apply(eip(json!("10.0.0.1")), at(0)));
+        assert!(!picture.apply(eip(json!(7)), at(0)));
+        assert!(picture.world.pools.contains_key("lan"));
+    }
+
+    #[test]
+    fn of_statuses_only_the_own_entry_counts() {
+        let peer = |entries: Value| {
+            Change::BgpPeer(Event::Apply(read(json!({
+                "metadata": {"name": "r"}, "spec": {},
+                "status": {"summary": "1/2", "nodesPeerStatus": entries}
+            }))))
+        };
+        let mut picture = Picture::new(&[Kind::BgpPeer], Some("a".to_owned()));
+        assert!(picture.apply(peer(json!({})), at(0)));
+        let other = json!({"b": {"peerState": {"sessionState": "ESTABLISHED"}}});
+        assert!(!picture.apply(peer(other), at(0)));
+        assert!(picture.apply(peer(json!({"a": {}})), at(0)));
+    }
+
+    #[test]
+    fn only_the_conf_default_counts_and_not_when_it_is_the_cnis() {
+        let conf = |name: &str, labels: Value| {
+            Change::BgpConf(Event::Apply(read(
+                json!({"metadata": {"name": name, "labels": labels}, "spec": {"as": 1}}),
+            )))
+        };
+        let mut picture = Picture::new(&[Kind::BgpConf], None);
+        picture.apply(conf("other", json!({})), at(0));
+        assert!(picture.conf.is_none());
+        picture.apply(conf("default", json!({})), at(0));
+        assert!(picture.conf.is_some());
+        picture.apply(
+            conf("default", json!({"openelb.kubesphere.io/cni": "calico"})),
+            at(0),
+        );
+        assert!(picture.conf.is_none());
+    }
+}

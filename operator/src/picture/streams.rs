@@ -1,0 +1,73 @@
+//! The watches themselves.
+
+use std::fmt::Debug;
+
+use futures::stream::{BoxStream, SelectAll, select_all};
+use futures::{StreamExt as _, future};
+use kube::api::Api;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt as _, watcher as watch};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+
+use super::{Change, Kind};
+
+/// All changes of these kinds, in one stream that never ends. Secrets are those of `namespace`.
+pub(crate) fn changes(
+    client: &Client,
+    namespace: &str,
+    kinds: &[Kind],
+) -> SelectAll<BoxStream<'static, Change>> {
+    let all = watcher::Config::default;
+    let streams = kinds.iter().map(|kind| match kind {
+        Kind::Node => follow(*kind, Api::all(client.clone()), all(), Change::Node),
+        Kind::Service => follow(*kind, Api::all(client.clone()), all(), Change::Service),
+        Kind::EndpointSlice => {
+            // Headless Services have no load balancer.
+            let config = all().labels("!service.kubernetes.io/headless");
+            follow(
+                *kind,
+                Api::all(client.clone()),
+                config,
+                Change::EndpointSlice,
+            )
+        }
+        Kind::Eip => follow(*kind, Api::all(client.clone()), all(), Change::Eip),
+        Kind::EipAddress => follow(*kind, Api::all(client.clone()), all(), Change::EipAddress),
+        Kind::BgpConf => follow(*kind, Api::all(client.clone()), all(), Change::BgpConf),
+        Kind::BgpPeer => follow(*kind, Api::all(client.clone()), all(), Change::BgpPeer),
+        Kind::Secret => {
+            let config = all().fields("type!=helm.sh/release.v1,type!=kubernetes.io/tls");
+            follow(
+                *kind,
+                Api::namespaced(client.clone(), namespace),
+                config,
+                Change::Secret,
+            )
+        }
+    });
+    select_all(streams)
+}
+
+fn follow<K>(
+    kind: Kind,
+    api: Api<K>,
+    config: watcher::Config,
+    wrap: fn(Event<K>) -> Change,
+) -> BoxStream<'static, Change>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    watch(api, config)
+        .default_backoff()
+        .filter_map(move |event| {
+            future::ready(match event {
+                Ok(event) => Some(wrap(event)),
+                Err(error) => {
+                    tracing::warn!(?kind, %error, "the watch is interrupted; nothing changes until it is back");
+                    None
+                }
+            })
+        })
+        .boxed()
+}

@@ -18,9 +18,11 @@ mod world;
 pub(crate) mod testing;
 
 pub(crate) use able::{Able, selects};
-pub(crate) use endpoints::{Placement, SliceEndpoints};
-pub(crate) use node::{NOT_READY_GRACE, Node};
+pub(crate) use endpoints::SliceEndpoints;
+pub(crate) use node::Node;
 pub(crate) use pool::{Holding, Pool};
 pub(crate) use routes::routes;
-pub(crate) use service::{Service, ServiceKey, TrafficPolicy};
-pub(crate) use world::{Address, World};
+#[cfg(test)]
+pub(crate) use service::TrafficPolicy;
+pub(crate) use service::{Service, ServiceKey};
+pub(crate) use world::World;

@@ -78,17 +78,13 @@ impl World {
         service: &'w Service,
         ip: IpAddr,
     ) -> Option<(&'w str, Protocol)> {
-        match self.holdings.get(&ip) {
-            Some(holding) => holding
-                .services
-                .contains(key)
-                .then_some((holding.eip.as_str(), holding.protocol)),
-            None => {
-                let eip = service.eip_label.as_deref()?;
-                let pool = self.pools.get(eip)?;
-                pool.contains(ip).then_some((eip, pool.protocol))
-            }
+        if let Some(holding) = self.holdings.get(&ip) {
+            let named = holding.services.contains(key);
+            return named.then_some((holding.eip.as_str(), holding.protocol));
         }
+        let eip = service.eip_label.as_deref()?;
+        let pool = self.pools.get(eip)?;
+        pool.contains(ip).then_some((eip, pool.protocol))
     }
 
     /// Where the endpoints of a Service are, for the family of the address.

@@ -278,7 +278,7 @@ mod tests {
         assert!(!plain.notification && plain.long_lived.is_zero());
         let full = json!({"enabled": true, "restartTime": 120, "notificationEnabled": true, "longlivedEnabled": true});
         let full = read(full).unwrap();
-        assert_eq!(full.restart_time, Duration::from_secs(120));
+        assert_eq!(full.restart_time, Duration::from_mins(2));
         assert!(full.notification && !full.long_lived.is_zero());
     }
 }

@@ -5,8 +5,11 @@
 //! fields that OpenELB accepted and that have no effect.
 
 pub(crate) mod conf;
+#[cfg(test)]
 pub(crate) mod ignored;
 pub(crate) mod peer;
 mod plan;
 
-pub(crate) use plan::{Credential, Credentials, PeerObject, Plan, Trouble, plan, rivals};
+#[cfg(test)]
+pub(crate) use plan::Trouble;
+pub(crate) use plan::{Credential, Credentials, PeerObject, Plan, plan};

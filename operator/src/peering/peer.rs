@@ -316,6 +316,7 @@ mod tests {
         config(&spec, &defaults, None).map_err(|fault| fault.to_string())
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "reads better at the calls")]
     fn with(extra: Value) -> Result<PeerConfig, String> {
         let mut spec = json!({"conf": {"neighborAddress": "10.0.0.254", "peerAs": 65001}});
         for (key, value) in extra.as_object().unwrap() {

@@ -40,6 +40,7 @@ pub(crate) enum Kind {
 
 /// What a watch says.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "taken in at once, never stored")]
 pub(crate) enum Change {
     Node(Event<ApiNode>),
     Service(Event<ApiService>),
@@ -102,6 +103,7 @@ impl Picture {
     }
 
     /// Takes a change in; says whether anything here differs afterwards.
+    #[allow(clippy::too_many_lines, reason = "one arm for each kind")]
     pub(crate) fn apply(&mut self, change: Change, now: Timestamp) -> bool {
         let Self {
             world,

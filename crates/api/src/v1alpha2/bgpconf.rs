@@ -141,4 +141,7 @@ pub struct NodeConfStatus {
     /// The AS number.
     #[serde(default, skip_serializing_if = "is_default", rename = "as")]
     pub as_number: i64,
+    /// What keeps the speaker from running all of it, in words.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub message: String,
 }

@@ -375,6 +375,9 @@ pub struct NodePeerStatus {
     /// What the node really announces to the peer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announced: Option<AnnouncedDigest>,
+    /// Why there is no session, in words.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub message: String,
 }
 
 /// What a node holds in its Adj-RIB-Out for a peer.

@@ -1,0 +1,78 @@
+//! The speaker's flags: ours, and OpenELB's so that its manifests keep working.
+
+use anyhow::Context as _;
+
+/// Settings of the speaker.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// This node's name.
+    #[arg(long, env = "NODE_NAME")]
+    node_name: Option<String>,
+    /// Announce the addresses of layer2 Eips by ARP and NDP.
+    #[arg(long, env = "OPENELB_ENABLE_LAYER2", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    enable_layer2: bool,
+    /// OpenELB's: there is no GoBGP API; state is in `kubectl get bgppeers` and in the metrics.
+    #[arg(long, hide = true)]
+    api_hosts: Option<String>,
+    /// OpenELB's VIP mode: not available.
+    #[arg(long, hide = true, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    enable_keepalived_vip: bool,
+    /// OpenELB's VIP mode: not available.
+    #[arg(long = "keepalived-args", hide = true)]
+    keepalived: Option<String>,
+    /// OpenELB's VIP mode: not available.
+    #[arg(long, hide = true)]
+    log_path: Option<String>,
+    /// klog's verbosity: use --log.
+    #[arg(long, hide = true)]
+    v: Option<String>,
+    /// klog's: logs always go to standard error.
+    #[arg(long, hide = true, num_args = 0..=1, default_value_t = true, default_missing_value = "true")]
+    logtostderr: bool,
+}
+
+impl Args {
+    /// The node's name, which must be given.
+    pub(super) fn node(&self) -> anyhow::Result<String> {
+        self.node_name
+            .clone()
+            .filter(|name| !name.is_empty())
+            .context("which node is this? set --node-name, or NODE_NAME from spec.nodeName")
+    }
+
+    /// Names the flags that have no effect.
+    pub(super) fn say_what_is_ignored(&self) {
+        for (given, flag, instead) in [
+            (
+                self.api_hosts.is_some(),
+                "--api-hosts",
+                "there is no GoBGP API; see the status of BgpPeers and /metrics",
+            ),
+            (
+                self.enable_keepalived_vip,
+                "--enable-keepalived-vip",
+                "addresses of vip Eips are given but not announced; use layer2",
+            ),
+            (
+                self.keepalived.is_some(),
+                "--keepalived-args",
+                "no keepalived runs",
+            ),
+            (
+                self.log_path.is_some(),
+                "--log-path",
+                "no keepalived runs; logs go to standard error",
+            ),
+            (self.v.is_some(), "--v", "use --log, such as --log debug"),
+            (
+                !self.logtostderr,
+                "--logtostderr",
+                "logs go to standard error",
+            ),
+        ] {
+            if given {
+                tracing::warn!(flag, instead, "this flag of OpenELB has no effect");
+            }
+        }
+    }
+}

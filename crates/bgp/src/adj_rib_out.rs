@@ -425,3 +425,6 @@ impl Cache {
         exported
     }
 }
+
+#[cfg(test)]
+mod tests;

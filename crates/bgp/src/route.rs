@@ -95,8 +95,8 @@ pub struct Path {
 /// The complete set of routes to announce.
 ///
 /// A prefix may have several paths. A peer gets the first of those that
-/// select it; with [`crate::PeerConfig::add_path_send`] negotiated, the first
-/// per next hop.
+/// select it and have a next hop that can be sent; with
+/// [`crate::PeerConfig::add_path_send`] negotiated, the first per next hop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSet {
     paths: BTreeMap<IpNet, Vec<Path>>,

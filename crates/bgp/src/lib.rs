@@ -36,3 +36,17 @@ pub use snapshot::{
     PeerError, PeerSnapshot, SessionState, Snapshot,
 };
 pub use speaker::{Shutdown, Speaker};
+
+/// Entry points for fuzzing: what the network can make the speaker read.
+#[doc(hidden)]
+pub mod fuzz {
+    /// Octets from a peer, in any state of a session.
+    pub fn bgp(octets: &[u8]) {
+        crate::session::fuzz(octets);
+    }
+
+    /// A datagram to a BFD port.
+    pub fn bfd(octets: &[u8]) {
+        crate::bfd::session::fuzz(octets);
+    }
+}

@@ -311,8 +311,9 @@ impl Session {
             Message::Notification(notification) => {
                 count(&self.counters.notification_received, 1);
                 let notified = describe(&notification, true);
-                self.feed(now, FsmEvent::NotificationReceived(notification), events);
+                // Said before the machine closes, so that the reason stays.
                 self.end(Ended::Notified(notified), events);
+                self.feed(now, FsmEvent::NotificationReceived(notification), events);
             }
             Message::Update(update) => {
                 count(&self.counters.update_received, 1);
@@ -652,3 +653,40 @@ fn capability_code(capability: &Capability) -> u8 {
         Err(_) => 0,
     }
 }
+
+/// Feeds octets to a fresh session and to an established one.
+pub(crate) fn fuzz(octets: &[u8]) {
+    const HEADER: [u8; 16] = [0xff; 16];
+    let mut peer = PeerConfig::new(Ipv4Addr::LOCALHOST.into(), RemoteAs::Any);
+    peer.families = Family::ALL.to_vec();
+    let config = SessionConfig {
+        local_as: 65001,
+        router_id: Ipv4Addr::LOCALHOST,
+        peer: Arc::new(peer),
+        restarting: false,
+        local: (Ipv4Addr::LOCALHOST, 179).into(),
+        remote: (Ipv4Addr::LOCALHOST, 179).into(),
+        inbound: true,
+    };
+    let now = Instant::now();
+    for open_first in [false, true] {
+        let (mut session, _) = Session::begin(config.clone(), Arc::default(), now);
+        let mut buffer = BytesMut::new();
+        if open_first {
+            buffer.extend_from_slice(&HEADER);
+            buffer.extend_from_slice(&[0, 29, 1, 4, 0xfd, 0xea, 0, 90, 192, 0, 2, 2, 0]);
+            buffer.extend_from_slice(&HEADER);
+            buffer.extend_from_slice(&[0, 19, 4]);
+        }
+        // With a header of its own the input gets past the framing more often.
+        buffer.extend_from_slice(&HEADER);
+        buffer.extend_from_slice(octets);
+        session.receive(now, &mut buffer);
+        session.receive(now, &mut BytesMut::from(octets));
+        session.tick(now + Duration::from_hours(1));
+        session.lost(now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

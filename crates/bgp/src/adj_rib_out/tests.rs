@@ -263,11 +263,11 @@ fn sets() -> impl Strategy<Value = RouteSet> {
     })
 }
 
+/// Next hop and communities of the paths held, by prefix.
+type Held = BTreeMap<IpNet, BTreeSet<(Option<IpAddr>, Vec<u32>)>>;
+
 /// What the peer should hold, made out the slow way.
-fn model(
-    desired: &RouteSet,
-    towards: &Exporter,
-) -> BTreeMap<IpNet, BTreeSet<(Option<IpAddr>, Vec<u32>)>> {
+fn model(desired: &RouteSet, towards: &Exporter) -> Held {
     let mut model = BTreeMap::new();
     for (prefix, paths) in desired.iter() {
         let family = Family::of(prefix);
@@ -314,7 +314,7 @@ proptest! {
         }
         rib.plan(&last, &towards);
         peer.drain(&mut rib, &style, usize::MAX);
-        let mut held: BTreeMap<IpNet, BTreeSet<(Option<IpAddr>, Vec<u32>)>> = BTreeMap::new();
+        let mut held: Held = BTreeMap::new();
         for (nlri, entry) in &peer.holds {
             held.entry(nlri.prefix).or_default().insert(entry.clone());
         }

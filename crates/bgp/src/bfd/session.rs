@@ -299,5 +299,20 @@ impl Session {
     }
 }
 
+/// Feeds datagrams cut from the octets to a session.
+pub(crate) fn fuzz(octets: &[u8]) {
+    let mut now = Instant::now();
+    let mut session = Session::new(BfdConfig::default(), 1, now);
+    for datagram in octets.chunks(26) {
+        if let Ok(packet) = Packet::decode(datagram) {
+            // What is read is written again alike, but for what is never sent.
+            debug_assert_eq!(Packet::decode(&packet.encode()), Ok(packet));
+            session.receive(now, &packet);
+        }
+        session.tick(now, 0.5);
+        now += Duration::from_millis(100);
+    }
+}
+
 #[cfg(test)]
 mod tests;

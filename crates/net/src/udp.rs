@@ -150,7 +150,8 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Datagram> {
             message.msg_iov = (&raw mut parts).cast();
             message.msg_iovlen = 1;
             message.msg_control = (&raw mut control).cast();
-            message.msg_controllen = mem::size_of_val(&control);
+            // 16 times 8 bytes; a literal, because the field's type differs between C libraries.
+            message.msg_controllen = 128;
             let len = libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0);
             let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
             *length = message.msg_namelen;

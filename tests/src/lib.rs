@@ -4,6 +4,7 @@
 //! Three levels, each usable alone:
 //!
 //! 1. [`ControlPlane`]: etcd and kube-apiserver (and kube-controller-manager) on loopback.
+//! 2. [`Network`]: nodes, a switch, a router and clients, with FRR, BIRD and GoBGP; inside a [`scenario`].
 //!
 //! Everything a world starts dies with the program that started it, however that ends. Every wait is for a condition
 //! and has a deadline; what was seen instead is in the error. Logs go to a [`Folder`] that is removed when all went
@@ -11,13 +12,19 @@
 
 pub mod control_plane;
 mod folder;
+mod namespace;
+pub mod network;
 pub mod process;
 pub mod product;
+mod scenario;
 pub mod tools;
 mod wait;
 
 pub use control_plane::{ControlPlane, Identity};
 pub use folder::Folder;
+pub use namespace::{KernelNeighbor, KernelRoute, Namespace};
+pub use network::{Host, Network};
 pub use process::{Process, Program};
+pub use scenario::{inside, scenario};
 pub use tools::{binary, tool};
 pub use wait::{Deadline, eventually};

@@ -1,3 +1,5 @@
 //! The test world's own tests: each level starts, breaks as asked, and leaves nothing behind.
 
 mod control_plane;
+mod network;
+mod nothing_left;

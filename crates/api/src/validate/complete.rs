@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Map, Value};
 
 use super::{View, service::requested};
-use crate::keys;
+use crate::{Closed, keys};
 
 /// A value to put at a place in the object.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,7 +84,10 @@ pub fn complete_service(
     if spec.type_.as_deref() != Some("LoadBalancer") {
         return changes;
     }
-    let has_default = || view.eips().any(|eip| eip.is_default && !eip.is_deleting);
+    let has_default = || {
+        view.eips()
+            .any(|eip| eip.pool.default && eip.pool.closed != Some(Closed::Deleting))
+    };
     let injected = inject && old.is_none() && is_undecided(new) && has_default();
     if injected {
         let path = ["metadata", "annotations", keys::OPT_IN];
@@ -166,18 +169,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::validate::EipFacts;
+    use crate::v1alpha2::{Eip, EipSpec};
 
     fn view(is_default: bool) -> View {
+        let mut lan = Eip::new(
+            "lan",
+            EipSpec {
+                address: "192.0.2.0/28".into(),
+                ..EipSpec::default()
+            },
+        );
+        lan.metadata.annotations =
+            is_default.then(|| [(keys::DEFAULT_EIP.to_owned(), "true".to_owned())].into());
         let mut view = View::default();
         view.change_eips(|eips| {
-            eips.insert(
-                "lan".into(),
-                Arc::new(EipFacts {
-                    is_default,
-                    ..EipFacts::default()
-                }),
-            );
+            eips.insert("lan".into(), Arc::new((&lan).try_into().unwrap()));
         });
         view
     }

@@ -4,13 +4,20 @@
 //! an object is stored; the controller calls the same ones on what got past a webhook that was
 //! down, and shows the denials as conditions. So a rule lives once.
 
+mod address;
 mod complete;
+mod eip;
+mod fields;
+mod interface;
 mod service;
 mod spans;
+mod spelling;
 mod verdict;
 mod view;
 
+pub use address::{address, address_deletion, complete_address};
 pub use complete::{Change, complete_service};
+pub use eip::{complete_eip, eip, eip_deletion};
 pub use service::{Requested, is_ours, requested, service};
 pub use spans::{Span, Spans};
 pub use verdict::Verdict;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
 use super::{Verdict, View};
-use crate::keys;
+use crate::{Closed, keys};
 
 const ADDRESS_PATH: &str = "metadata.annotations[eip.openelb.kubesphere.io/v1alpha1]";
 const EIP_PATH: &str = "metadata.annotations[eip.openelb.kubesphere.io/v1alpha2]";
@@ -178,7 +178,7 @@ fn named_eip(name: &str, request: &Requested, view: &View, verdict: &mut Verdict
         return;
     };
     for address in &request.addresses {
-        if !eip.contains(*address) {
+        if !eip.pool.keeps(*address) {
             verdict.deny(
                 request.path,
                 format!(
@@ -189,17 +189,15 @@ fn named_eip(name: &str, request: &Requested, view: &View, verdict: &mut Verdict
             );
         }
     }
-    if eip.is_deleting || eip.is_disabled {
-        let state = if eip.is_deleting {
-            "being deleted"
-        } else {
-            "disabled"
-        };
-        verdict.warn(
-            EIP_PATH,
-            format!("Eip {name} is {state} and gives out no new address"),
-        );
-    }
+    let state = match eip.pool.closed {
+        Some(Closed::Deleting) => "being deleted",
+        Some(Closed::Disabled) => "disabled",
+        None => return,
+    };
+    verdict.warn(
+        EIP_PATH,
+        format!("Eip {name} is {state} and gives no new address"),
+    );
 }
 
 fn remarks(service: &Service, verdict: &mut Verdict) {
@@ -232,7 +230,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::validate::EipFacts;
+    use crate::v1alpha2::{Eip, EipSpec};
 
     fn service(annotations: &Value, spec: &Value) -> Service {
         let mut value = json!({
@@ -245,15 +243,16 @@ mod tests {
     }
 
     fn view() -> View {
+        let lan = Eip::new(
+            "lan",
+            EipSpec {
+                address: "192.0.2.0/28".into(),
+                ..EipSpec::default()
+            },
+        );
         let mut view = View::default();
         view.change_eips(|eips| {
-            let lan = EipFacts {
-                name: "lan".into(),
-                address: "192.0.2.0/28".into(),
-                ranges: vec![("192.0.2.0".parse().unwrap(), "192.0.2.15".parse().unwrap())],
-                ..EipFacts::default()
-            };
-            eips.insert("lan".into(), Arc::new(lan));
+            eips.insert("lan".into(), Arc::new((&lan).try_into().unwrap()));
         });
         view
     }

@@ -6,7 +6,10 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{Span, Spans};
-use crate::v1alpha2::{AddressHolder, Sharing};
+use crate::{
+    Invalid, Labels, Pool, RangeSet,
+    v1alpha2::{AddressHolder, Eip, EipAddress},
+};
 
 /// What rules compare with.
 #[derive(Clone, Debug, Default)]
@@ -21,23 +24,29 @@ pub struct View {
     pub local_as: Option<u32>,
 }
 
-/// What rules need of an Eip.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// An Eip that was understood, with what rules look up often.
+#[derive(Clone, Debug, PartialEq)]
 pub struct EipFacts {
-    /// Its name.
-    pub name: String,
+    /// The Eip as a pool.
+    pub pool: Pool,
     /// What `spec.address` says, for messages.
     pub address: String,
-    /// The addresses it gives out, exclusions taken off; inclusive, ascending, disjoint.
-    pub ranges: Vec<(IpAddr, IpAddr)>,
-    /// Whether it is marked as the default.
-    pub is_default: bool,
-    /// Whether it takes no new assignments.
-    pub is_disabled: bool,
-    /// Whether it is being deleted.
-    pub is_deleting: bool,
-    /// Whether Services may share an address, and whose.
-    pub sharing: Sharing,
+    /// The addresses that belong to it: named and not excluded.
+    pub kept: RangeSet,
+}
+
+impl TryFrom<&Eip> for EipFacts {
+    type Error = Invalid;
+
+    fn try_from(eip: &Eip) -> Result<Self, Self::Error> {
+        let pool = Pool::try_from(eip)?;
+        let kept = pool.addresses.named.without(&pool.addresses.excluded);
+        Ok(Self {
+            pool,
+            address: eip.spec.address.clone(),
+            kept,
+        })
+    }
 }
 
 /// Who has an address.
@@ -51,6 +60,30 @@ pub struct Holding {
     pub reserved_for: Vec<String>,
     /// The Services on it.
     pub services: Vec<AddressHolder>,
+}
+
+impl From<&EipAddress> for Holding {
+    fn from(address: &EipAddress) -> Self {
+        Self {
+            eip: address.spec.eip.clone(),
+            is_reserved: address.spec.reserved,
+            reserved_for: address.spec.reserved_for.clone(),
+            services: address.spec.services.clone(),
+        }
+    }
+}
+
+impl Holding {
+    /// Who has it, as `namespace/name`, several joined by commas.
+    #[must_use]
+    pub fn holders(&self) -> String {
+        let names: Vec<String> = self
+            .services
+            .iter()
+            .map(|service| format!("{}/{}", service.namespace, service.name))
+            .collect();
+        names.join(", ")
+    }
 }
 
 /// What rules need of a Node.
@@ -67,18 +100,8 @@ pub struct NodeFacts {
 pub struct PeerFacts {
     /// The neighbour's address.
     pub neighbor: Option<IpAddr>,
-    /// The nodes it is for.
-    pub selector: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>,
-}
-
-impl EipFacts {
-    /// Whether it gives out an address.
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        self.ranges
-            .iter()
-            .any(|&(first, last)| first <= address && address <= last)
-    }
+    /// The nodes it is for; all nodes where it says nothing.
+    pub nodes: Labels,
 }
 
 impl View {
@@ -86,9 +109,9 @@ impl View {
     pub fn change_eips(&mut self, change: impl FnOnce(&mut BTreeMap<String, Arc<EipFacts>>)) {
         change(Arc::make_mut(&mut self.eips));
         let spans = self.eips.values().flat_map(|eip| {
-            eip.ranges.iter().map(|&(first, last)| Span {
-                first,
-                last,
+            eip.kept.ranges().map(|range| Span {
+                first: range.first(),
+                last: range.last(),
                 owner: Arc::clone(eip),
             })
         });

@@ -1,0 +1,374 @@
+//! Rules for EipAddresses that somebody writes by hand: reservations.
+//!
+//! The controller keeps the ledger and is not asked. A person may set an address aside, change
+//! whom it is for, and take the reservation back.
+
+use std::net::IpAddr;
+
+use kube::ResourceExt;
+
+use super::{
+    Change, Verdict, View,
+    eip::{is_dns_label, is_forced},
+};
+use crate::{
+    keys,
+    v1alpha2::{EipAddress, name_for},
+};
+
+/// Checks an EipAddress that a person wants to store.
+#[must_use]
+pub fn address(new: &EipAddress, old: Option<&EipAddress>, view: &View) -> Verdict {
+    let mut verdict = Verdict::default();
+    if new.metadata.deletion_timestamp.is_some() || old.is_some_and(|old| old.spec == new.spec) {
+        return verdict;
+    }
+    if let Some(old) = old {
+        change(new, old, &mut verdict);
+    } else {
+        creation(new, view, &mut verdict);
+    }
+    for (index, entry) in new.spec.reserved_for.iter().enumerate() {
+        let is_readable = entry.split_once('/').is_some_and(|(namespace, name)| {
+            is_dns_label(namespace) && (name == "*" || is_dns_label(name))
+        });
+        if !is_readable {
+            verdict.deny(
+                &format!("spec.reservedFor[{index}]"),
+                format!("{entry:?} must be namespace/name of a Service, or namespace/* for all of a namespace"),
+            );
+        }
+    }
+    if new.spec.reserved_for.is_empty() && new.spec.reserved {
+        verdict.warn(
+            "spec.reservedFor",
+            "is empty, so no Service gets the address",
+        );
+    }
+    verdict
+}
+
+/// Checks whether a person may delete an EipAddress: not while a Service has it, unless it is
+/// annotated with [`keys::FORCE_DELETE`].
+#[must_use]
+pub fn address_deletion(address: &EipAddress) -> Verdict {
+    let mut verdict = Verdict::default();
+    let services = &address.spec.services;
+    if services.is_empty() || is_forced(address) {
+        return verdict;
+    }
+    let holders: Vec<String> = services
+        .iter()
+        .map(|service| format!("{}/{}", service.namespace, service.name))
+        .collect();
+    verdict.deny_in_use(format!(
+        "{} is in use by {}; delete the Service or have it ask for another address, or annotate the EipAddress with \
+         {}=true to delete it all the same",
+        address.spec.address,
+        holders.join(", "),
+        keys::FORCE_DELETE,
+    ));
+    verdict
+}
+
+/// Completes a reservation: its address in canonical spelling, the Eip that the address is of, and
+/// that Eip's protocol.
+#[must_use]
+pub fn complete_address(new: &EipAddress, view: &View) -> Vec<Change> {
+    let Ok(address) = new.spec.address.trim().parse::<IpAddr>() else {
+        return Vec::new();
+    };
+    let address = address.to_canonical();
+    let mut changes = Vec::new();
+    if new.spec.address != address.to_string() {
+        changes.push(Change::new(&["spec", "address"], address.to_string()));
+    }
+    let owner = match new.spec.eip.as_str() {
+        "" => view
+            .overlapping(address, address)
+            .next()
+            .map(|span| span.owner.as_ref()),
+        name => view.eip(name),
+    };
+    if let Some(owner) = owner {
+        if new.spec.eip.is_empty() {
+            changes.push(Change::new(&["spec", "eip"], owner.pool.name.as_str()));
+        }
+        if new.spec.protocol.is_none() {
+            changes.push(Change::new(
+                &["spec", "protocol"],
+                owner.pool.protocol.as_str(),
+            ));
+        }
+    }
+    changes
+}
+
+fn creation(new: &EipAddress, view: &View, verdict: &mut Verdict) {
+    let spec = &new.spec;
+    if !spec.reserved || !spec.services.is_empty() || spec.remembered.is_some() {
+        verdict.deny(
+            "spec.reserved",
+            "EipAddresses are made by the controller; by hand, only a reservation can be made: reserved true, and \
+             neither services nor remembered",
+        );
+        return;
+    }
+    let Ok(address) = spec.address.parse::<IpAddr>() else {
+        verdict.deny(
+            "spec.address",
+            format!("{:?} is no IP address", spec.address),
+        );
+        return;
+    };
+    if spec.address != address.to_canonical().to_string() {
+        verdict.deny(
+            "spec.address",
+            format!(
+                "{:?} must be written as {}",
+                spec.address,
+                address.to_canonical()
+            ),
+        );
+        return;
+    }
+    let name = name_for(address);
+    if new.name_any() != name {
+        verdict.deny(
+            "metadata.name",
+            format!("must be {name}, the name of the address {address}"),
+        );
+    }
+    match view.eip(&spec.eip) {
+        Some(eip) if eip.pool.keeps(address) => {}
+        Some(eip) => verdict.deny(
+            "spec.eip",
+            format!("{address} is not in Eip {} ({})", spec.eip, eip.address),
+        ),
+        None if spec.eip.is_empty() => verdict.deny(
+            "spec.address",
+            format!("{address} is in no Eip; make the Eip first"),
+        ),
+        None => verdict.deny("spec.eip", format!("there is no Eip {:?}", spec.eip)),
+    }
+    if let Some(holding) = view.holding(address)
+        && !holding.services.is_empty()
+    {
+        verdict.deny_in_use(format!(
+            "spec.address: {address} is in use by {}",
+            holding.holders()
+        ));
+    }
+}
+
+fn change(new: &EipAddress, old: &EipAddress, verdict: &mut Verdict) {
+    if !old.spec.services.is_empty() {
+        verdict.deny_in_use(
+            "spec: the address is in use; only the controller changes the EipAddress of a Service",
+        );
+        return;
+    }
+    if (&new.spec.address, &new.spec.eip) != (&old.spec.address, &old.spec.eip) {
+        verdict.deny(
+            "spec.address",
+            "address and eip cannot be changed; delete the reservation and make another",
+        );
+    }
+    if !new.spec.reserved || !new.spec.services.is_empty() {
+        verdict.deny(
+            "spec.reserved",
+            "only a reservation can be kept by hand: reserved true and no services; delete the object to end it",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        v1alpha2::{AddressHolder, Eip},
+        validate::{EipFacts, Holding},
+    };
+
+    fn holder() -> AddressHolder {
+        AddressHolder {
+            namespace: "shop".into(),
+            name: "web".into(),
+            ..AddressHolder::default()
+        }
+    }
+
+    fn view() -> View {
+        let eip: Eip = Eip::new(
+            "lan",
+            serde_json::from_value(
+                json!({ "address": "10.0.0.0/24,2001:db8::/64", "protocol": "layer2" }),
+            )
+            .unwrap(),
+        );
+        let mut view = View::default();
+        view.change_eips(|eips| {
+            eips.insert("lan".into(), Arc::new(EipFacts::try_from(&eip).unwrap()));
+        });
+        view.change_holdings(|holdings| {
+            let holding = Holding {
+                eip: "lan".into(),
+                services: vec![holder()],
+                ..Holding::default()
+            };
+            holdings.insert("10.0.0.9".parse().unwrap(), Arc::new(holding));
+        });
+        view
+    }
+
+    fn object(name: &str, spec: &Value) -> EipAddress {
+        EipAddress::new(name, serde_json::from_value(spec.clone()).unwrap())
+    }
+
+    fn reservation(name: &str, address: &str) -> EipAddress {
+        object(
+            name,
+            &json!({ "address": address, "eip": "lan", "reserved": true, "reservedFor": ["shop/*"] }),
+        )
+    }
+
+    fn created(object: &EipAddress) -> Verdict {
+        address(object, None, &view())
+    }
+
+    #[test]
+    fn a_reservation_of_a_free_address_is_accepted() {
+        assert_eq!(
+            created(&reservation("10.0.0.7", "10.0.0.7")),
+            Verdict::default()
+        );
+        let v6 = reservation("2001-0db8-0000-0000-0000-0000-0000-0007", "2001:db8::7");
+        assert_eq!(created(&v6), Verdict::default());
+    }
+
+    #[test]
+    fn a_reservation_that_cannot_be_is_refused_with_its_reason() {
+        for (object, message) in [
+            (
+                reservation("x", "10.0.0.7"),
+                "metadata.name: must be 10.0.0.7",
+            ),
+            (
+                reservation("10.0.0.7", "ten"),
+                "spec.address: \"ten\" is no IP address",
+            ),
+            (
+                reservation("2001-0db8-0000-0000-0000-0000-0000-0007", "2001:DB8::7"),
+                "spec.address: \"2001:DB8::7\" must be written as 2001:db8::7",
+            ),
+            (
+                reservation("10.0.1.7", "10.0.1.7"),
+                "spec.eip: 10.0.1.7 is not in Eip lan",
+            ),
+            (
+                reservation("10.0.0.9", "10.0.0.9"),
+                "spec.address: 10.0.0.9 is in use by shop/web",
+            ),
+            (
+                object("10.0.0.7", &json!({ "address": "10.0.0.7", "eip": "lan" })),
+                "spec.reserved: EipAddresses are made by the controller",
+            ),
+            (
+                object(
+                    "10.0.0.7",
+                    &json!({ "address": "10.0.0.7", "eip": "wan", "reserved": true, "reservedFor": ["a/b"] }),
+                ),
+                "spec.eip: there is no Eip \"wan\"",
+            ),
+            (
+                object(
+                    "10.0.0.7",
+                    &json!({ "address": "10.0.0.7", "eip": "lan", "reserved": true, "reservedFor": ["web"] }),
+                ),
+                "spec.reservedFor[0]: \"web\" must be namespace/name",
+            ),
+        ] {
+            let verdict = created(&object);
+            assert!(
+                verdict
+                    .denials
+                    .iter()
+                    .any(|denial| denial.starts_with(message)),
+                "{message}: {verdict:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_reservation_for_nobody_is_a_warning() {
+        let nobody = object(
+            "10.0.0.7",
+            &json!({ "address": "10.0.0.7", "eip": "lan", "reserved": true }),
+        );
+        assert_eq!(
+            created(&nobody).warnings,
+            ["spec.reservedFor: is empty, so no Service gets the address"]
+        );
+    }
+
+    #[test]
+    fn a_reservation_is_completed_with_its_eip() {
+        let raw = object(
+            "2001-0db8-0000-0000-0000-0000-0000-0007",
+            &json!({ "address": "2001:DB8::7", "reserved": true, "reservedFor": ["shop/*"] }),
+        );
+        let mut value = serde_json::to_value(&raw).unwrap();
+        for change in complete_address(&raw, &view()) {
+            change.apply(&mut value);
+        }
+        assert_eq!(value["spec"]["address"], "2001:db8::7");
+        assert_eq!(value["spec"]["eip"], "lan");
+        assert_eq!(value["spec"]["protocol"], "layer2");
+        let complete: EipAddress = serde_json::from_value(value).unwrap();
+        assert_eq!(complete_address(&complete, &view()), []);
+        assert_eq!(created(&complete), Verdict::default());
+    }
+
+    #[test]
+    fn whom_a_reservation_is_for_may_change_and_nothing_else() {
+        let old = reservation("10.0.0.7", "10.0.0.7");
+        let mut new = old.clone();
+        new.spec.reserved_for = vec!["other/web".into()];
+        assert_eq!(address(&new, Some(&old), &view()), Verdict::default());
+        new.spec.address = "10.0.0.8".into();
+        assert!(address(&new, Some(&old), &view()).denials[0].contains("cannot be changed"));
+        let mut ended = old.clone();
+        ended.spec.reserved = false;
+        assert!(
+            address(&ended, Some(&old), &view()).denials[0].contains("delete the object to end it")
+        );
+    }
+
+    #[test]
+    fn an_address_in_use_is_the_controllers() {
+        let mut old = object("10.0.0.9", &json!({ "address": "10.0.0.9", "eip": "lan" }));
+        old.spec.services.push(holder());
+        let mut new = old.clone();
+        new.spec.services.clear();
+        assert!(address(&new, Some(&old), &view()).in_use);
+        let mut labelled = old.clone();
+        labelled.labels_mut().insert("a".into(), "b".into());
+        assert_eq!(address(&labelled, Some(&old), &view()), Verdict::default());
+        let verdict = address_deletion(&old);
+        assert!(
+            verdict.denials[0].starts_with("10.0.0.9 is in use by shop/web; "),
+            "{verdict:?}"
+        );
+        old.annotations_mut()
+            .insert(keys::FORCE_DELETE.into(), "true".into());
+        assert_eq!(address_deletion(&old), Verdict::default());
+        assert_eq!(
+            address_deletion(&reservation("10.0.0.7", "10.0.0.7")),
+            Verdict::default()
+        );
+    }
+}

@@ -8,3 +8,4 @@ pub mod metrics;
 pub mod review;
 pub mod run;
 pub mod server;
+pub mod view;

@@ -31,6 +31,7 @@ use crate::{
     certs::{directory::Directory, keeper::Keeper, resolver::ServingCert, store::Store},
     metrics::Metrics,
     server::{Limits, admin, connection::Shared, listener, routes::router, tls},
+    view::{self, Known},
 };
 
 /// Serves until a signal to stop.
@@ -49,7 +50,18 @@ pub async fn serve(args: &Serve, client: Client) -> anyhow::Result<()> {
     let https = https.with_context(|| format!("cannot listen on port {}", args.webhook_port))?;
     info!(address = %https.local_addr()?, "listening");
 
-    let admission = Arc::new(Admission);
+    let known = Known::default();
+    tasks.spawn(view::run(
+        client.clone(),
+        known.clone(),
+        metrics.clone(),
+        stop.clone(),
+    ));
+    let admission = Arc::new(Admission {
+        known: known.clone(),
+        inject: args.default_eip_injection,
+        address_writers: args.address_writers(),
+    });
     if let Some(path) = &args.cert_dir {
         let directory = Directory::new(path, Arc::clone(&serving), metrics.clone());
         tasks.spawn(directory.run(stop.clone()));
@@ -73,6 +85,8 @@ pub async fn serve(args: &Serve, client: Client) -> anyhow::Result<()> {
                 Err("shutting down".to_owned())
             } else if !serving.is_valid(Timestamp::now()) {
                 Err("there is no valid serving certificate yet".to_owned())
+            } else if !known.is_loaded() {
+                Err("the Eips are not known yet".to_owned())
             } else {
                 Ok(())
             }

@@ -5,6 +5,8 @@
 //! down, and shows the denials as conditions. So a rule lives once.
 
 mod address;
+mod bgp_conf;
+mod bgp_peer;
 mod complete;
 mod eip;
 mod fields;
@@ -16,6 +18,8 @@ mod verdict;
 mod view;
 
 pub use address::{address, address_deletion, complete_address};
+pub use bgp_conf::{bgp_conf, complete_bgp_conf};
+pub use bgp_peer::{bgp_peer, complete_bgp_peer};
 pub use complete::{Change, complete_service};
 pub use eip::{complete_eip, eip, eip_deletion};
 pub use service::{Requested, is_ours, requested, service};

@@ -96,8 +96,8 @@ pub fn requested(service: &Service) -> Requested {
         .map(str::trim)
         .filter(|part| !part.is_empty())
     {
-        match part.parse() {
-            Ok(address) => request.addresses.push(address),
+        match part.parse::<IpAddr>() {
+            Ok(address) => request.addresses.push(address.to_canonical()),
             Err(_) => request.unreadable.push(part.to_owned()),
         }
     }

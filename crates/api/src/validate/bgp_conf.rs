@@ -1,0 +1,293 @@
+//! Rules for BgpConfs, and those that BgpConf and BgpPeer have in common.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use kube::ResourceExt;
+
+use super::{Change, Verdict, eip::is_dns_label, fields, spelling};
+use crate::{
+    keys,
+    v1alpha2::{BgpConf, BgpConfSpec, GracefulRestart},
+};
+
+/// The largest AS number (RFC 6793).
+const LARGEST_AS: i64 = 4_294_967_295;
+/// AS_TRANS (RFC 6793): stands for large numbers on the way, nobody's own.
+const AS_TRANS: i64 = 23456;
+/// The last index of GoBGP's list of address families.
+const LAST_FAMILY: i64 = 30;
+
+/// Checks a BgpConf that shall be stored. Finalizers and metadata can always be written.
+#[must_use]
+pub fn bgp_conf(new: &BgpConf, old: Option<&BgpConf>) -> Verdict {
+    let mut verdict = Verdict::default();
+    let is_same = old.is_some_and(|old| old.spec == new.spec);
+    if new.metadata.deletion_timestamp.is_some() || is_same {
+        return verdict;
+    }
+    if new.name_any() != keys::BGP_CONF {
+        let message = "must be default: there is one BGP configuration for all speakers; what differs by rack goes \
+                       into spec.asPerRack, what differs by peer into the BgpPeer";
+        if old.is_none() {
+            verdict.deny("metadata.name", message);
+        } else {
+            verdict.warn("metadata.name", message);
+        }
+    }
+    fields::check(&new.spec, &mut verdict);
+    own_numbers(&new.spec, &mut verdict);
+    listening(&new.spec, &mut verdict);
+    let families = new.spec.families.iter().enumerate();
+    for (index, family) in families {
+        let path = format!("spec.families[{index}]");
+        if !(0..=LAST_FAMILY).contains(family) {
+            verdict.deny(
+                &path,
+                format!("{family} is no address family; 0 is IPv4 unicast, 1 is IPv6 unicast"),
+            );
+        } else if *family > 1 {
+            verdict.warn(
+                &path,
+                format!(
+                    "{family} has no effect; only 0 (IPv4 unicast) and 1 (IPv6 unicast) are used"
+                ),
+            );
+        }
+    }
+    let policy = &new.spec.policy;
+    if !policy.is_empty() && !policy.split('.').all(is_dns_label) {
+        verdict.deny(
+            "spec.policy",
+            format!("{policy:?} is no name of a ConfigMap"),
+        );
+    }
+    if new.spec.use_multiple_paths {
+        verdict.warn(
+            "spec.useMultiplePaths",
+            "has no effect: received routes are not used",
+        );
+    }
+    if let Some(restart) = &new.spec.graceful_restart {
+        ignored_restart(restart, &mut verdict);
+    }
+    verdict
+}
+
+/// Completes a BgpConf: addresses in their canonical spelling.
+#[must_use]
+pub fn complete_bgp_conf(new: &BgpConf, old: Option<&BgpConf>) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if new.metadata.deletion_timestamp.is_some() || old.is_some_and(|old| old.spec == new.spec) {
+        return changes;
+    }
+    if let Some(canonical) = spelling::address(&new.spec.router_id) {
+        changes.push(Change::new(&["spec", "routerId"], canonical));
+    }
+    let respelled = |text: &String| spelling::address(text).unwrap_or_else(|| text.clone());
+    let addresses: Vec<String> = new.spec.listen_addresses.iter().map(respelled).collect();
+    if addresses != new.spec.listen_addresses {
+        changes.push(Change::new(&["spec", "listenAddresses"], addresses));
+    }
+    changes
+}
+
+/// An AS number that somebody has as his own.
+pub(super) fn as_number(path: &str, number: i64, verdict: &mut Verdict) {
+    if !(1..=LARGEST_AS).contains(&number) {
+        verdict.deny(path, format!("{number} must be between 1 and {LARGEST_AS}"));
+    } else if number == AS_TRANS {
+        verdict.deny(
+            path,
+            format!("{number} is AS_TRANS (RFC 6793) and nobody's own"),
+        );
+    } else if number == 65535 || number == LARGEST_AS {
+        verdict.warn(
+            path,
+            format!("{number} is reserved (RFC 7300); some routers refuse it"),
+        );
+    }
+}
+
+/// Fields of graceful restart that are accepted and have no effect.
+pub(super) fn ignored_restart(restart: &GracefulRestart, verdict: &mut Verdict) {
+    let ignored: Vec<&str> = [
+        ("staleRoutesTime", restart.stale_routes_time.is_some()),
+        ("peerRestartTime", restart.peer_restart_time.is_some()),
+        ("peerRestarting", restart.peer_restarting),
+        ("localRestarting", restart.local_restarting),
+        ("mode", !restart.mode.is_empty()),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_set)| is_set.then_some(name))
+    .collect();
+    if !ignored.is_empty() {
+        verdict.warn(
+            "spec.gracefulRestart",
+            format!("without effect: {}", ignored.join(", ")),
+        );
+    }
+}
+
+fn own_numbers(spec: &BgpConfSpec, verdict: &mut Verdict) {
+    let racks = spec.as_per_rack.iter().flatten();
+    match spec.as_number {
+        // Out of range is what the field's own rule refuses.
+        Some(number) if (1..=LARGEST_AS).contains(&number) => as_number("spec.as", number, verdict),
+        Some(_) => {}
+        None if racks.clone().next().is_some() => {}
+        None => verdict.deny("spec.as", "is required: the AS number of the speakers"),
+    }
+    for (rack, number) in racks {
+        as_number(&format!("spec.asPerRack[{rack}]"), *number, verdict);
+    }
+    let router_id = spec.router_id.as_str();
+    let is_usable = router_id
+        .parse::<Ipv4Addr>()
+        .is_ok_and(|id| !id.is_unspecified() && !id.is_broadcast() && !id.is_multicast());
+    if !router_id.is_empty() && !is_usable {
+        verdict.deny(
+            "spec.routerId",
+            format!("{router_id:?} must be an IPv4 address that is a host's"),
+        );
+    }
+}
+
+fn listening(spec: &BgpConfSpec, verdict: &mut Verdict) {
+    for (index, address) in spec.listen_addresses.iter().enumerate() {
+        if address.parse::<IpAddr>().is_err() {
+            verdict.deny(
+                &format!("spec.listenAddresses[{index}]"),
+                format!("{address:?} is no IP address"),
+            );
+        }
+    }
+    if spec.listen_port == Some(-1) && !spec.listen_addresses.is_empty() {
+        verdict.warn(
+            "spec.listenAddresses",
+            "has no effect while spec.listenPort is -1",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn conf(name: &str, spec: Value) -> BgpConf {
+        BgpConf::new(name, serde_json::from_value(spec).unwrap())
+    }
+
+    fn created(spec: Value) -> Verdict {
+        bgp_conf(&conf("default", spec), None)
+    }
+
+    #[test]
+    fn usual_configurations_are_accepted() {
+        for spec in [
+            json!({ "as": 50001, "listenPort": 17900, "routerId": "10.0.255.254" }),
+            json!({ "as": 4_200_000_000_i64, "families": [0, 1], "listenAddresses": ["0.0.0.0", "::"] }),
+            json!({ "asPerRack": { "a": 65001, "b": 65002 } }),
+            json!({ "as": 65000, "gracefulRestart": { "enabled": true, "restartTime": 60 }, "policy": "bgp-policy" }),
+        ] {
+            assert_eq!(created(spec.clone()), Verdict::default(), "{spec}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        for (spec, message) in [
+            (json!({}), "spec.as: is required"),
+            (
+                json!({ "as": 0 }),
+                "spec.as: 0 must be between 1 and 4294967295",
+            ),
+            (
+                json!({ "as": 4_294_967_296_i64 }),
+                "spec.as: 4294967296 must be",
+            ),
+            (json!({ "as": -5 }), "spec.as: -5 must be"),
+            (json!({ "as": 23456 }), "spec.as: 23456 is AS_TRANS"),
+            (
+                json!({ "asPerRack": { "a": 0 } }),
+                "spec.asPerRack[a]: 0 must be",
+            ),
+            (
+                json!({ "as": 1, "routerId": "2001:db8::1" }),
+                "spec.routerId: \"2001:db8::1\" must be an IPv4",
+            ),
+            (json!({ "as": 1, "routerId": "0.0.0.0" }), "spec.routerId: "),
+            (
+                json!({ "as": 1, "listenPort": 65536 }),
+                "spec.listenPort: 65536 must be",
+            ),
+            (
+                json!({ "as": 1, "listenAddresses": ["x"] }),
+                "spec.listenAddresses[0]: \"x\" is no IP",
+            ),
+            (
+                json!({ "as": 1, "families": [99] }),
+                "spec.families[0]: 99 is no address family",
+            ),
+            (json!({ "as": 1, "policy": "Bad_Name" }), "spec.policy: "),
+            (
+                json!({ "as": 1, "gracefulRestart": { "restartTime": 4096 } }),
+                "spec.gracefulRestart.restartTime: 4096 must be",
+            ),
+        ] {
+            let verdict = created(spec);
+            assert!(
+                verdict.denials.len() == 1 && verdict.denials[0].starts_with(message),
+                "{verdict:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_name_than_default_is_refused_unless_it_is_there_already() {
+        let other = conf("other", json!({ "as": 1 }));
+        assert!(bgp_conf(&other, None).denials[0].starts_with("metadata.name: must be default"));
+        let edited = conf("other", json!({ "as": 2 }));
+        let verdict = bgp_conf(&edited, Some(&other));
+        assert!(verdict.is_accepted() && !verdict.warnings.is_empty());
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named() {
+        let verdict = created(json!({
+            "as": 1, "families": [0, 2], "useMultiplePaths": true,
+            "gracefulRestart": { "enabled": true, "mode": "x", "staleRoutesTime": 5 },
+        }));
+        assert!(verdict.is_accepted());
+        assert_eq!(
+            verdict.warnings,
+            [
+                "spec.families[1]: 2 has no effect; only 0 (IPv4 unicast) and 1 (IPv6 unicast) are used",
+                "spec.useMultiplePaths: has no effect: received routes are not used",
+                "spec.gracefulRestart: without effect: staleRoutesTime, mode",
+            ]
+        );
+    }
+
+    #[test]
+    fn metadata_can_always_be_written() {
+        let old = conf("other", json!({ "as": -1 }));
+        assert_eq!(bgp_conf(&old, Some(&old)), Verdict::default());
+    }
+
+    #[test]
+    fn addresses_become_canonical_once() {
+        let raw = conf(
+            "default",
+            json!({ "as": 1, "listenAddresses": ["2001:DB8::0:1", "x"] }),
+        );
+        assert_eq!(
+            complete_bgp_conf(&raw, None),
+            [Change::new(
+                &["spec", "listenAddresses"],
+                vec!["2001:db8::1".to_owned(), "x".to_owned()]
+            )]
+        );
+    }
+}

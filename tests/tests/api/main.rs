@@ -1,5 +1,6 @@
 //! What needs a real API server and no network: CRDs, admission, the controller.
 
 mod chart;
+mod crds;
 mod kubernetes;
 mod speaker;

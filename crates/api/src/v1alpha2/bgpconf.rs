@@ -20,6 +20,7 @@ use super::is_default;
     kind = "BgpConf",
     plural = "bgpconfs",
     singular = "bgpconf",
+    shortname = "bgpc",
     category = "networking",
     derive = "PartialEq",
     derive = "Default",

@@ -20,6 +20,7 @@ use super::{GracefulRestart, is_default};
     kind = "BgpPeer",
     plural = "bgppeers",
     singular = "bgppeer",
+    shortname = "bgpp",
     category = "networking",
     derive = "PartialEq",
     derive = "Default",

@@ -45,8 +45,8 @@ pub struct EipSpec {
     /// may stand side by side.
     #[validate(length(min = 1, message = "must name at least one address, CIDR or range"))]
     pub address: String,
-    /// How the network learns where the addresses live. `bgp` when absent. `vip` is accepted and its addresses are
-    /// given, but not announced yet.
+    /// How the network learns where the addresses live: `bgp` (routes; when absent), or `layer2` (ARP and NDP). `vip`
+    /// is accepted and its addresses are given, but not announced yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
     /// Where Layer 2 answers: an interface name, several separated by commas, a glob such as `eth*`, or
@@ -88,17 +88,20 @@ pub struct EipSpec {
     /// when it names the Eip.
     #[serde(default, skip_serializing_if = "is_default")]
     pub strict_binding: bool,
-    /// Which Services may share one address when each asks for it by name. `SameNamespace` when absent.
+    /// Which Services may share one address when each asks for it by name: `Never` any, those of the
+    /// `SameNamespace` (when absent), or those of `AnyNamespace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Sharing>,
     /// Keeps the address of a deleted Service for one of the same namespace and name, as long as the pool has other
     /// room.
     #[serde(default, skip_serializing_if = "is_default")]
     pub sticky: bool,
-    /// What happens to an address in use that leaves the pool. `Keep` when absent.
+    /// What happens to an address in use that leaves the pool: `Keep` (when absent) leaves it where it is, with a
+    /// warning; `Reassign` gives its Services another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_address_removed: Option<OnAddressRemoved>,
-    /// Layer 2: what to do about another host that already has an address. `Report` when absent.
+    /// Layer 2: what to do about another host that already has an address: `Report` it and use the address all the
+    /// same (when absent), `Avoid` the address and give another, or `Off` to not look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
     /// Layer 2: seconds between gratuitous announcements of an address that does not move; 60 when absent, 0 for none.

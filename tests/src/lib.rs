@@ -10,6 +10,7 @@
 //! and has a deadline; what was seen instead is in the error. Logs go to a [`Folder`] that is removed when all went
 //! well, and whose place is printed when it did not.
 
+pub mod bgp;
 pub mod control_plane;
 mod folder;
 mod namespace;
@@ -20,6 +21,7 @@ mod scenario;
 pub mod tools;
 mod wait;
 
+pub use bgp::{Bgp, Peer, Software};
 pub use control_plane::{ControlPlane, Identity};
 pub use folder::Folder;
 pub use namespace::{KernelNeighbor, KernelRoute, Namespace};

@@ -1,5 +1,6 @@
 //! The test world's own tests: each level starts, breaks as asked, and leaves nothing behind.
 
+mod bgp;
 mod control_plane;
 mod network;
 mod nothing_left;

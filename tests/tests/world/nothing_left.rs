@@ -1,11 +1,12 @@
 //! A world leaves nothing behind, also when the test program is killed.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use openelb_tests::{Deadline, Network, Program, eventually, scenario};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
 
 /// Set for the program that is to be killed.
 const VICTIM: &str = "OPENELB_TEST_VICTIM";
@@ -35,22 +36,27 @@ async fn a_killed_test_program_leaves_no_process_and_no_folder() -> Result<()> {
         .args(["--exact", "nothing_left::a_world_that_waits", "--nocapture"])
         .env(VICTIM, "yes")
         .stdout(Stdio::piped())
+        .kill_on_drop(true)
         .spawn()?;
-    let output = BufReader::new(victim.stdout.take().context("no output")?);
-    let folder = output
-        .lines()
-        .map_while(Result::ok)
-        .find_map(|line| line.split_once("folder ").map(|(_, path)| path.to_owned()))
-        .context("the world did not say where its folder is")?;
+    let mut output = BufReader::new(victim.stdout.take().context("no output")?).lines();
+    let folder = loop {
+        let line = output
+            .next_line()
+            .await?
+            .context("the world did not say where its folder is")?;
+        if let Some((_, path)) = line.split_once("folder ") {
+            break path.to_owned();
+        }
+    };
     let folder = Path::new(&folder);
     ensure!(folder.exists(), "{} is not there", folder.display());
-    ensure!(
-        sleepers()? > 0,
-        "the world's process is not seen from outside"
-    );
+    eventually("the world's process", Deadline::SHORT, async || {
+        ensure!(sleepers()? > 0, "not seen from outside");
+        Ok(())
+    })
+    .await?;
 
-    victim.kill()?;
-    victim.wait()?;
+    victim.kill().await?;
     let world = folder.parent().context("the folder has no parent")?;
     eventually(
         "the end of all that was in the world",

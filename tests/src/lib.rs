@@ -13,18 +13,21 @@
 pub mod bgp;
 pub mod control_plane;
 mod folder;
+pub mod lan;
 mod namespace;
 pub mod network;
 pub mod prober;
 pub mod process;
 pub mod product;
 mod scenario;
+pub mod speakers;
 pub mod tools;
 mod wait;
 
 pub use bgp::{Bgp, Peer, Software};
 pub use control_plane::{ControlPlane, Identity};
 pub use folder::Folder;
+pub use lan::Lan;
 pub use namespace::{KernelNeighbor, KernelRoute, Namespace};
 pub use network::{Host, Network};
 pub use prober::{Prober, Target, Traffic};

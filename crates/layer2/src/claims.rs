@@ -49,7 +49,7 @@ impl Engine {
         if self.own_macs.contains(&ask.mac) {
             return;
         }
-        let origin = place.origin;
+        let mac = place.mac;
         match state.phase {
             phase if phase.answers() => {
                 let peer = self.desired.peers.contains_key(&ask.mac);
@@ -61,7 +61,7 @@ impl Engine {
                 Counters::add(&self.counters.requests, 1);
                 self.sends.push(crate::engine::Send {
                     link,
-                    frame: frame::answer(origin, ask),
+                    frame: frame::answer(mac, ask),
                 });
                 Counters::add(&self.counters.responses, 1);
                 self.schedule.hasten(ask.ip, now.instant);
@@ -186,7 +186,7 @@ impl Engine {
             &[Form::Reply]
         };
         for form in forms {
-            self.send(place, frame::announcement(place.origin, ip, *form));
+            self.send(place, frame::announcement(place.mac, ip, *form));
             Counters::add(&self.counters.gratuitous, 1);
         }
     }
@@ -288,7 +288,7 @@ impl Engine {
         if peer_silent >= CHECK || silent >= CHECK_EACH {
             let place = self.states.get(&ip).and_then(|state| state.place.clone());
             if let Some(place) = place {
-                self.send(&place, frame::probe(place.origin, ip));
+                self.send(&place, frame::probe(place.mac, ip));
             }
         }
         let next = self.jitter(CHECK);

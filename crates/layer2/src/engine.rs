@@ -25,7 +25,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use crate::{
     Ability, Activity, Conflict, Counters, Desired, Event, ProbePolicy, ProbeResult,
     ResponderConfig, Role, Snapshot, Vip, VipState, Withdrawal,
-    frame::{self, Form, Origin},
+    frame::{self, Form},
     schedule::{Schedule, Urgency, gap},
 };
 
@@ -58,7 +58,7 @@ pub(crate) struct Send {
 pub(crate) struct Place {
     pub(crate) link: u32,
     pub(crate) name: Arc<str>,
-    pub(crate) origin: Origin,
+    pub(crate) mac: MacAddr,
     pub(crate) in_subnet: bool,
 }
 
@@ -211,8 +211,8 @@ impl Engine {
                 state.vip = vip.clone();
             }
             let moved = state.place != place
-                && (state.place.as_ref().map(|p| (p.link, p.origin.mac))
-                    != place.as_ref().map(|p| (p.link, p.origin.mac)));
+                && (state.place.as_ref().map(|p| (p.link, p.mac))
+                    != place.as_ref().map(|p| (p.link, p.mac)));
             if state.place != place {
                 state.place = place;
                 self.dirty = true;
@@ -224,17 +224,10 @@ impl Engine {
     fn place(&self, ability: &Ability, ip: IpAddr, vip: &Vip) -> Option<Place> {
         let able = ability.usable(&vip.choice, ip)?;
         let link = self.links.by_name(&able.name)?;
-        let link_local = link.addresses.iter().find_map(|net| match net.addr() {
-            IpAddr::V6(ip) if ip.is_unicast_link_local() => Some(ip),
-            _ => None,
-        });
         Some(Place {
             link: link.index,
             name: link.name.as_str().into(),
-            origin: Origin {
-                mac: MacAddr(able.mac),
-                link_local,
-            },
+            mac: MacAddr(able.mac),
             in_subnet: ability.in_subnet(&vip.choice, ip),
         })
     }
@@ -467,7 +460,7 @@ impl Engine {
         match &mut state.phase {
             Phase::Probing { sent } if *sent < PROBES => {
                 *sent += 1;
-                self.send(&place, frame::probe(place.origin, ip));
+                self.send(&place, frame::probe(place.mac, ip));
                 let gap = self.jitter(PROBE_GAP);
                 self.schedule.plan(ip, Urgency::First, now.instant + gap);
             }
@@ -476,7 +469,7 @@ impl Engine {
                 self.take(ip, now);
             }
             Phase::Answering { muted: Some(_), .. } => {
-                self.send(&place, frame::probe(place.origin, ip));
+                self.send(&place, frame::probe(place.mac, ip));
             }
             Phase::Answering { step, .. } => {
                 let at = *step;
@@ -487,7 +480,7 @@ impl Engine {
                     _ => &[Form::Request, Form::Reply],
                 };
                 for form in forms {
-                    self.send(&place, frame::announcement(place.origin, ip, *form));
+                    self.send(&place, frame::announcement(place.mac, ip, *form));
                     Counters::add(&self.counters.gratuitous, 1);
                 }
                 match gap(at) {

@@ -179,7 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::frame::{Ask, Form, Origin, announcement, answer, probe};
+    use crate::frame::{Ask, Form, announcement, answer, probe};
 
     /// What the kernel does with a frame: the bytes it hands over.
     fn run(program: &[Instruction], frame: &[u8], packet_type: u32) -> u32 {
@@ -220,12 +220,7 @@ mod tests {
         }
     }
 
-    fn origin() -> Origin {
-        Origin {
-            mac: MacAddr([2, 0, 0, 0, 0, 1]),
-            link_local: None,
-        }
-    }
+    const ME: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 
     fn nets(all: &[&str]) -> Vec<IpNet> {
         all.iter().map(|net| net.parse().unwrap()).collect()
@@ -235,12 +230,12 @@ mod tests {
     fn only_arp_and_ndp_for_the_prefixes_pass() {
         let program = program(&nets(&["10.0.0.64/26", "fd00:10::/120"]));
         let passes = |frame: &[u8]| run(&program, frame, 0) > 0;
-        let asked = |ip: &str| passes(&probe(origin(), ip.parse().unwrap()));
+        let asked = |ip: &str| passes(&probe(ME, ip.parse().unwrap()));
         assert!(asked("10.0.0.64") && asked("10.0.0.127"));
         assert!(!asked("10.0.0.63") && !asked("10.0.0.128"));
         assert!(asked("fd00:10::1") && asked("fd00:10::ff"));
         assert!(!asked("fd00:10::100") && !asked("fd00:11::1"));
-        let claimed = announcement(origin(), "10.0.0.100".parse().unwrap(), Form::Reply);
+        let claimed = announcement(ME, "10.0.0.100".parse().unwrap(), Form::Reply);
         assert!(passes(&claimed), "claims are heard");
         assert_eq!(run(&program, &claimed, OUTGOING), 0, "own frames are not");
         let ask = Ask {
@@ -248,10 +243,7 @@ mod tests {
             mac: MacAddr([2, 0, 0, 0, 0, 9]),
             from: Some("10.0.8.1".parse().unwrap()),
         };
-        assert!(
-            !passes(&answer(origin(), &ask)),
-            "a reply about another address"
-        );
+        assert!(!passes(&answer(ME, &ask)), "a reply about another address");
         let mut ip = claimed.clone();
         ip[13] = 0;
         assert!(!passes(&ip), "neither ARP nor IPv6");
@@ -262,7 +254,7 @@ mod tests {
     fn nothing_passes_without_prefixes() {
         let program = program(&[]);
         for ip in ["0.0.0.0", "10.0.0.1", "::", "fd00::1"] {
-            assert_eq!(run(&program, &probe(origin(), ip.parse().unwrap()), 0), 0);
+            assert_eq!(run(&program, &probe(ME, ip.parse().unwrap()), 0), 0);
         }
     }
 
@@ -278,7 +270,7 @@ mod tests {
         let program = program(&wanted);
         assert!(program.len() <= MAX_INSTRUCTIONS);
         for net in &wanted {
-            assert!(run(&program, &probe(origin(), net.addr()), 0) > 0, "{net}");
+            assert!(run(&program, &probe(ME, net.addr()), 0) > 0, "{net}");
         }
     }
 
@@ -302,7 +294,7 @@ mod tests {
                 // An ARP probe's sender is 0.0.0.0, which may lie in a prefix too.
                 let zero = ip.is_ipv4()
                     && wanted.iter().any(|net| net.contains(&IpAddr::V4(0.into())));
-                let passed = run(&program, &probe(origin(), ip), 0) > 0;
+                let passed = run(&program, &probe(ME, ip), 0) > 0;
                 prop_assert_eq!(passed, expected || zero, "{}", ip);
             }
         }

@@ -145,15 +145,6 @@ fn sender(mac: [u8; 6]) -> Result<MacAddr, FrameError> {
     }
 }
 
-/// The interface that frames are built for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Origin {
-    /// Its hardware address.
-    pub(crate) mac: MacAddr,
-    /// Its link-local IPv6 address; without one the virtual address itself is the source.
-    pub(crate) link_local: Option<Ipv6Addr>,
-}
-
 /// Which operation a gratuitous ARP uses; some devices heed only one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -164,62 +155,44 @@ pub(crate) enum Form {
 }
 
 /// The answer to a request.
-pub(crate) fn answer(origin: Origin, ask: &Ask) -> Vec<u8> {
+pub(crate) fn answer(mac: MacAddr, ask: &Ask) -> Vec<u8> {
     match ask.ip {
         IpAddr::V4(ip) => {
             let to = match ask.from {
                 Some(IpAddr::V4(to)) => to,
                 _ => Ipv4Addr::UNSPECIFIED,
             };
-            arp(
-                ArpOperation::REPLY,
-                (origin.mac, ip),
-                (ask.mac, to),
-                ask.mac,
-            )
+            arp(ArpOperation::REPLY, (mac, ip), (ask.mac, to), ask.mac)
         }
         IpAddr::V6(ip) => match ask.from {
-            Some(IpAddr::V6(to)) => advertisement(origin, ip, to, ask.mac, true),
+            Some(IpAddr::V6(to)) => advertisement(mac, ip, to, ask.mac, true),
             // The answer to a probe goes to everybody (RFC 4861 §7.2.4).
-            _ => announcement(origin, IpAddr::V6(ip), Form::Reply),
+            _ => announcement(mac, IpAddr::V6(ip), Form::Reply),
         },
     }
 }
 
 /// Gratuitous ARP of the given form, or an unsolicited neighbour advertisement.
-pub(crate) fn announcement(origin: Origin, ip: IpAddr, form: Form) -> Vec<u8> {
+pub(crate) fn announcement(mac: MacAddr, ip: IpAddr, form: Form) -> Vec<u8> {
     match (ip, form) {
         // An announcement's target hardware address is ignored; zero is what RFC 5227 has.
         (IpAddr::V4(ip), Form::Request) => {
             let target = (MacAddr::default(), ip);
-            arp(
-                ArpOperation::REQUEST,
-                (origin.mac, ip),
-                target,
-                MacAddr::BROADCAST,
-            )
+            arp(ArpOperation::REQUEST, (mac, ip), target, MacAddr::BROADCAST)
         }
         (IpAddr::V4(ip), Form::Reply) => {
             let target = (MacAddr::BROADCAST, ip);
-            arp(
-                ArpOperation::REPLY,
-                (origin.mac, ip),
-                target,
-                MacAddr::BROADCAST,
-            )
+            arp(ArpOperation::REPLY, (mac, ip), target, MacAddr::BROADCAST)
         }
-        (IpAddr::V6(ip), _) => advertisement(origin, ip, ALL_NODES, group_mac(ALL_NODES), false),
+        (IpAddr::V6(ip), _) => advertisement(mac, ip, ALL_NODES, group_mac(ALL_NODES), false),
     }
 }
 
 /// ARP Probe (RFC 5227 §2.1.1), or the solicitation of duplicate address detection (RFC 4862).
-pub(crate) fn probe(origin: Origin, ip: IpAddr) -> Vec<u8> {
+pub(crate) fn probe(mac: MacAddr, ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => {
-            let (sender, target) = (
-                (origin.mac, Ipv4Addr::UNSPECIFIED),
-                (MacAddr::default(), ip),
-            );
+            let (sender, target) = ((mac, Ipv4Addr::UNSPECIFIED), (MacAddr::default(), ip));
             arp(ArpOperation::REQUEST, sender, target, MacAddr::BROADCAST)
         }
         IpAddr::V6(ip) => {
@@ -227,7 +200,7 @@ pub(crate) fn probe(origin: Origin, ip: IpAddr) -> Vec<u8> {
             let body = ip.octets();
             let kind = Icmpv6Type::NeighborSolicitation;
             ndp(
-                origin.mac,
+                mac,
                 group_mac(group),
                 Ipv6Addr::UNSPECIFIED,
                 group,
@@ -276,7 +249,7 @@ fn arp(
 }
 
 fn advertisement(
-    origin: Origin,
+    mac: MacAddr,
     ip: Ipv6Addr,
     to: Ipv6Addr,
     to_mac: MacAddr,
@@ -285,17 +258,17 @@ fn advertisement(
     // Target, then the option "target link-layer address": type 2, length 1 (in 8 octets).
     let mut body = ip.octets().to_vec();
     body.extend_from_slice(&[2, 1]);
-    body.extend_from_slice(&origin.mac.0);
+    body.extend_from_slice(&mac.0);
     let flags = NeighborAdvertisementHeader {
         router: false,
         solicited,
         r#override: true,
     };
-    let source = origin.link_local.unwrap_or(ip);
+    // From the address itself, as a kernel that owns it does; some tools accept no other source.
     ndp(
-        origin.mac,
+        mac,
         to_mac,
-        source,
+        ip,
         to,
         Icmpv6Type::NeighborAdvertisement(flags),
         &body,
@@ -344,13 +317,6 @@ mod tests {
     const ME: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
     const YOU: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 
-    fn origin() -> Origin {
-        Origin {
-            mac: ME,
-            link_local: Some("fe80::1".parse().unwrap()),
-        }
-    }
-
     fn bytes(hex: &str) -> Vec<u8> {
         let hex: String = hex.split_whitespace().collect();
         (0..hex.len())
@@ -370,7 +336,7 @@ mod tests {
         let ask = message.ask.unwrap();
         assert_eq!(ask.ip, "10.0.0.100".parse::<IpAddr>().unwrap());
         assert_eq!(
-            answer(origin(), &ask),
+            answer(ME, &ask),
             bytes(
                 "020000000002 020000000001 0806 0001 0800 06 04 0002
                  020000000001 0a000064 020000000002 0a000001"
@@ -381,14 +347,7 @@ mod tests {
     #[test]
     fn an_arp_probe_claims_nothing_and_is_answered_to_its_sender() {
         let ip = "10.0.0.100".parse().unwrap();
-        let message = parse(&probe(
-            Origin {
-                mac: YOU,
-                link_local: None,
-            },
-            ip,
-        ))
-        .unwrap();
+        let message = parse(&probe(YOU, ip)).unwrap();
         assert_eq!(message.claim, None);
         let ask = message.ask.unwrap();
         assert_eq!(
@@ -400,7 +359,7 @@ mod tests {
             }
         );
         assert_eq!(
-            answer(origin(), &ask),
+            answer(ME, &ask),
             bytes(
                 "020000000002 020000000001 0806 0001 0800 06 04 0002
                  020000000001 0a000064 020000000002 00000000"
@@ -412,21 +371,21 @@ mod tests {
     fn gratuitous_arp_has_both_forms() {
         let ip = "10.0.0.100".parse().unwrap();
         assert_eq!(
-            announcement(origin(), ip, Form::Request),
+            announcement(ME, ip, Form::Request),
             bytes(
                 "ffffffffffff 020000000001 0806 0001 0800 06 04 0001
                  020000000001 0a000064 000000000000 0a000064"
             )
         );
         assert_eq!(
-            announcement(origin(), ip, Form::Reply),
+            announcement(ME, ip, Form::Reply),
             bytes(
                 "ffffffffffff 020000000001 0806 0001 0800 06 04 0002
                  020000000001 0a000064 ffffffffffff 0a000064"
             )
         );
         for form in [Form::Request, Form::Reply] {
-            let message = parse(&announcement(origin(), ip, form)).unwrap();
+            let message = parse(&announcement(ME, ip, form)).unwrap();
             assert_eq!(
                 message,
                 Message {
@@ -465,7 +424,7 @@ mod tests {
                 .ask
                 .unwrap();
             assert_eq!(ask.mac, YOU);
-            let reply = answer(origin(), &ask);
+            let reply = answer(ME, &ask);
             // Solicited and Override set, Router not; to the asker alone, hop limit 255.
             assert_eq!(reply[..6], YOU.0);
             assert_eq!(reply[21], 255);
@@ -479,7 +438,7 @@ mod tests {
     fn the_answer_to_duplicate_address_detection_goes_to_all_nodes_unsolicited() {
         let ask = parse(&solicitation("::", false)).unwrap().ask.unwrap();
         assert_eq!(ask.from, None);
-        let reply = answer(origin(), &ask);
+        let reply = answer(ME, &ask);
         assert_eq!(reply[..6], [0x33, 0x33, 0, 0, 0, 1]);
         assert_eq!(reply[58], 0b0010_0000, "override without solicited");
     }
@@ -499,7 +458,7 @@ mod tests {
         let mut wrong = solicitation("fd00:10::1", true);
         wrong[57] ^= 1;
         assert!(parse(&wrong).is_err(), "a wrong checksum");
-        let mut group = announcement(origin(), "10.0.0.100".parse().unwrap(), Form::Request);
+        let mut group = announcement(ME, "10.0.0.100".parse().unwrap(), Form::Request);
         group[22] |= 1;
         assert!(parse(&group).is_err(), "a group address as sender");
     }
@@ -518,9 +477,9 @@ mod tests {
         #[test]
         fn own_frames_are_understood(v4 in 1..u32::MAX, v6 in 1..(0xff_u128 << 120)) {
             for ip in [IpAddr::V4(v4.into()), IpAddr::V6(v6.into())] {
-                let claim = parse(&announcement(origin(), ip, Form::Reply)).unwrap().claim;
+                let claim = parse(&announcement(ME, ip, Form::Reply)).unwrap().claim;
                 prop_assert_eq!(claim, Some((ip, ME)));
-                let ask = parse(&probe(origin(), ip)).unwrap().ask;
+                let ask = parse(&probe(ME, ip)).unwrap().ask;
                 prop_assert_eq!(ask, Some(Ask { ip, mac: ME, from: None }));
             }
         }
@@ -529,7 +488,7 @@ mod tests {
         fn damaged_frames_never_panic(at in 0_usize..90, bit in 0_u8..8, cut in 0_usize..90) {
             let frames = [
                 solicitation("fd00:10::1", true),
-                announcement(origin(), "10.0.0.1".parse().unwrap(), Form::Request),
+                announcement(ME, "10.0.0.1".parse().unwrap(), Form::Request),
             ];
             for mut frame in frames {
                 let at = at % frame.len();

@@ -1,5 +1,7 @@
 //! The task that owns the packet socket and drives the engine.
 //!
+//! It has a thread of its own, so that an answer does not wait for the rest of the process.
+//!
 //! It sleeps until a frame, a new wish, a change of the interfaces or a deadline wakes it, and does
 //! not queue: what it learns from the watches is the latest state, what it cannot send is counted.
 
@@ -13,8 +15,8 @@ use std::{
 
 use openelb_net::{Groups, Links, PacketSocket};
 use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
+    runtime,
+    sync::{mpsc, oneshot, watch},
     time,
 };
 
@@ -41,6 +43,9 @@ pub enum ResponderError {
         "cannot open a packet socket to answer ARP and NDP: {0}; the speaker needs the capability NET_RAW"
     )]
     Socket(#[source] io::Error),
+    /// The thread could not be started.
+    #[error("cannot start the thread that answers ARP and NDP: {0}")]
+    Thread(#[source] io::Error),
 }
 
 /// A running responder; dropping it stops answering at once.
@@ -49,19 +54,27 @@ pub struct Responder {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     events: mpsc::Receiver<Event>,
     counters: Arc<Counters>,
-    task: JoinHandle<()>,
+    /// Dropped, it ends the task.
+    _stop: oneshot::Sender<()>,
 }
 
 impl Responder {
     /// Opens the socket and starts to act on `desired` and `links`, both watched for ever.
     ///
-    /// Must be called within a Tokio runtime.
+    /// Should the task ever fail, the receivers of [`Self::snapshot`] are closed.
     pub fn spawn(
         config: ResponderConfig,
         desired: watch::Receiver<Arc<Desired>>,
         links: watch::Receiver<Arc<Links>>,
     ) -> Result<Self, ResponderError> {
-        let socket = PacketSocket::open(&filter::program(&[])).map_err(ResponderError::Socket)?;
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(ResponderError::Thread)?;
+        let socket = {
+            let _context = runtime.enter();
+            PacketSocket::open(&filter::program(&[])).map_err(ResponderError::Socket)?
+        };
         let (snapshots, snapshot) = watch::channel(Arc::default());
         let (event_sender, events) = mpsc::channel(1024);
         let counters = Arc::<Counters>::default();
@@ -80,12 +93,23 @@ impl Responder {
             events: event_sender,
             counters: Arc::clone(&counters),
         };
-        let task = tokio::spawn(task.run(desired, links));
+        let (stop, stopped) = oneshot::channel::<()>();
+        std::thread::Builder::new()
+            .name("layer2".to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = task.run(desired, links) => {}
+                        _ = stopped => {}
+                    }
+                });
+            })
+            .map_err(ResponderError::Thread)?;
         Ok(Self {
             snapshot,
             events,
             counters,
-            task,
+            _stop: stop,
         })
     }
 
@@ -104,12 +128,6 @@ impl Responder {
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
-    }
-}
-
-impl Drop for Responder {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

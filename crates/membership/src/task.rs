@@ -1,4 +1,7 @@
 //! The task that owns the UDP socket and drives the gossip.
+//!
+//! It has a thread of its own: whether this node is alive must not depend on how busy the rest of
+//! the process is.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::UdpSocket, sync::watch, task::JoinHandle, time};
+use tokio::{net::UdpSocket, runtime, sync::watch, time};
 
 use crate::{
     Counts, Facts, Members, MembershipConfig,
@@ -26,9 +29,9 @@ pub type Seeds = Arc<BTreeSet<SocketAddr>>;
 /// Why a membership cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
-    /// The UDP socket could not be opened.
+    /// The UDP socket could not be opened, or the thread not be started.
     #[error("cannot listen for membership messages on {address}: {source}")]
-    Bind {
+    Start {
         /// The address.
         address: SocketAddr,
         /// The reason.
@@ -45,13 +48,13 @@ pub enum MembershipError {
     Attachment(usize),
 }
 
-/// A running membership; dropping it ends the task without a word to the others.
+/// A running membership; dropping it ends it without a word to the others.
 #[derive(Debug)]
 pub struct Membership {
     members: watch::Receiver<Arc<Members>>,
     counts: watch::Receiver<Counts>,
+    /// Closed, it ends the task.
     own: watch::Sender<Own>,
-    task: JoinHandle<()>,
 }
 
 /// What this node decides about itself.
@@ -66,7 +69,7 @@ impl Membership {
     /// Joins the speakers at `seeds` and stays joined: seeds that are not members are asked again
     /// for ever, and members are kept whatever becomes of the seeds.
     ///
-    /// Must be called within a Tokio runtime.
+    /// Should the task ever fail, the receivers of [`Self::members`] are closed.
     pub fn spawn(
         config: MembershipConfig,
         seeds: watch::Receiver<Seeds>,
@@ -74,10 +77,16 @@ impl Membership {
         if config.node.len() > 253 {
             return Err(MembershipError::Name(config.node.len()));
         }
-        let socket = bind(config.bind).map_err(|source| MembershipError::Bind {
-            address: config.bind,
-            source,
-        })?;
+        let address = config.bind;
+        let start = |source| MembershipError::Start { address, source };
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(start)?;
+        let socket = {
+            let _context = runtime.enter();
+            bind(address).map_err(start)?
+        };
         let run = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
@@ -100,12 +109,14 @@ impl Membership {
             members: member_sender,
             counts: count_sender,
         };
-        let task = tokio::spawn(task.run(seeds, own_receiver));
+        std::thread::Builder::new()
+            .name("membership".to_owned())
+            .spawn(move || runtime.block_on(task.run(seeds, own_receiver)))
+            .map_err(start)?;
         Ok(Self {
             members,
             counts,
             own,
-            task,
         })
     }
 
@@ -144,14 +155,8 @@ impl Membership {
     /// Says goodbye, so that nobody waits for a timeout, and ends the task.
     pub async fn leave(mut self) {
         self.own.send_modify(|own| own.left = true);
-        // The task ends by itself; a panic in it is no reason to fail a shutdown.
-        let _ = (&mut self.task).await;
-    }
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        self.task.abort();
+        // The task ends by itself and closes the channel; a failure of it closes it too.
+        while self.members.changed().await.is_ok() {}
     }
 }
 

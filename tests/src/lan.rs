@@ -1,0 +1,238 @@
+//! A LAN of network namespaces: hosts with one interface each on a bridge that stands in a namespace of its own.
+//!
+//! The kernels' own ARP and NDP are the judges; faults are made at the bridge, where the hosts cannot see them. Needs
+//! root and iproute2. Everything is gone when the LAN is dropped; what a killed program left is removed by the next.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{Folder, Process, Program};
+
+/// The UDP port of the speakers' membership.
+pub const GOSSIP_PORT: u16 = 7946;
+
+/// A switch and its hosts.
+#[derive(Debug)]
+pub struct Lan {
+    prefix: String,
+    hosts: Vec<String>,
+    folder: Folder,
+}
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+impl Lan {
+    /// Hosts with these names; number n (from 1) has `10.0.0.n` and `fd00:10::n` on `eth0`.
+    ///
+    /// # Errors
+    /// A namespace cannot be made.
+    pub fn new(hosts: &[&str]) -> Result<Self> {
+        sweep();
+        let prefix = format!(
+            "l2x{}x{}x",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let lan = Self {
+            prefix,
+            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            folder: Folder::new("lan")?,
+        };
+        lan.add("switch")?;
+        for call in ["iptables", "ip6tables", "arptables"] {
+            // Absent where the bridge filter is not built in.
+            let knob = format!("net.bridge.bridge-nf-call-{call}=0");
+            let _ = lan.run("switch", &["sysctl", "-qw", &knob]);
+        }
+        lan.ip(
+            "switch",
+            "link add br0 type bridge forward_delay 0 mcast_snooping 0",
+        )?;
+        lan.ip("switch", "link set br0 up")?;
+        for (n, host) in (1..).zip(hosts) {
+            lan.add(host)?;
+            let (switch, inside) = (lan.namespace("switch"), lan.namespace(host));
+            ip(&format!(
+                "-n {switch} link add name {host} type veth peer name eth0 netns {inside}"
+            ))?;
+            lan.ip("switch", &format!("link set {host} master br0 up"))?;
+            lan.ip(host, "link set lo up")?;
+            lan.ip(host, "link set eth0 up")?;
+            lan.ip(host, &format!("addr add 10.0.0.{n}/16 dev eth0"))?;
+            lan.ip(host, &format!("addr add fd00:10::{n}/64 dev eth0 nodad"))?;
+        }
+        Ok(lan)
+    }
+
+    /// The folder of all logs.
+    #[must_use]
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// The address of a host, by its position in the list given to [`Self::new`].
+    #[must_use]
+    pub fn address(&self, host: &str) -> String {
+        let n = self
+            .hosts
+            .iter()
+            .position(|name| name == host)
+            .map_or(0, |n| n + 1);
+        format!("10.0.0.{n}")
+    }
+
+    /// Starts a program on a host.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(&self, host: &str, program: Program) -> Result<Process> {
+        program
+            .by_way_of(["ip", "netns", "exec", &self.namespace(host)])
+            .start(self.folder.path())
+    }
+
+    /// Runs a command on a host to its end and returns what it wrote.
+    ///
+    /// # Errors
+    /// It cannot be started, or fails; the error has its output.
+    pub fn run(&self, host: &str, command: &[&str]) -> Result<String> {
+        let namespace = self.namespace(host);
+        let mut all = vec!["netns", "exec", &namespace];
+        all.extend(command);
+        output(Command::new("ip").args(all))
+    }
+
+    /// Runs `ip` on a host.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn ip(&self, host: &str, arguments: &str) -> Result<String> {
+        ip(&format!("-n {} {arguments}", self.namespace(host)))
+    }
+
+    /// Gives a host an address on its loopback interface, as kube-proxy would make it reachable there. The host's kernel
+    /// does not answer ARP for it.
+    ///
+    /// # Errors
+    /// The address cannot be added.
+    pub fn host_vip(&self, host: &str, vip: &str) -> Result<()> {
+        self.run(host, &["sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=1"])?;
+        self.run(host, &["sysctl", "-qw", "net.ipv4.conf.all.arp_announce=2"])?;
+        let length = if vip.contains(':') { "128 nodad" } else { "32" };
+        let (length, flags) = length.split_once(' ').unwrap_or((length, ""));
+        self.ip(host, &format!("addr add {vip}/{length} dev lo {flags}"))?;
+        Ok(())
+    }
+
+    /// Cuts a host off; its interface keeps the carrier.
+    ///
+    /// # Errors
+    /// The bridge refuses.
+    pub fn cut(&self, host: &str) -> Result<()> {
+        self.ip("switch", &format!("link set {host} nomaster"))
+            .map(drop)
+    }
+
+    /// Undoes [`Self::cut`].
+    ///
+    /// # Errors
+    /// The bridge refuses.
+    pub fn mend(&self, host: &str) -> Result<()> {
+        self.ip("switch", &format!("link set {host} master br0"))
+            .map(drop)
+    }
+
+    /// Drops what `rule` (nftables, bridge family, hook forward) says, for instance `iifname "a" udp dport 7946 drop`.
+    /// Without rules nothing is dropped any more.
+    ///
+    /// # Errors
+    /// The rule is refused.
+    pub fn filter(&self, rules: &[&str]) -> Result<()> {
+        let rules = rules.join("\n");
+        let text = format!(
+            "table bridge x\ndelete table bridge x\ntable bridge x {{\nchain y {{\n\
+             type filter hook forward priority 0; policy accept;\n{rules}\n}}\n}}\n"
+        );
+        let file = self.folder.write("rules.nft", text)?;
+        self.run("switch", &["nft", "-f", &file.display().to_string()])
+            .map(drop)
+    }
+
+    /// The hardware address a host's kernel has for a neighbour, in lower case; empty without an entry.
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn neighbour(&self, host: &str, address: &str) -> Result<String> {
+        let text = self.ip(host, &format!("neigh show {address}"))?;
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "lladdr");
+        Ok(at
+            .and_then(|at| words.get(at + 1))
+            .unwrap_or(&"")
+            .to_lowercase())
+    }
+
+    /// The hardware address of a host's `eth0`.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn mac(&self, host: &str) -> Result<String> {
+        let text = self.run(host, &["cat", "/sys/class/net/eth0/address"])?;
+        Ok(text.trim().to_lowercase())
+    }
+
+    fn namespace(&self, host: &str) -> String {
+        format!("{}{host}", self.prefix)
+    }
+
+    fn add(&self, host: &str) -> Result<()> {
+        ip(&format!("netns add {}", self.namespace(host))).map(drop)
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        for host in self.hosts.iter().map(String::as_str).chain(["switch"]) {
+            let _ = ip(&format!("netns del {}", self.namespace(host)));
+        }
+    }
+}
+
+/// Removes the namespaces of programs that are gone.
+fn sweep() {
+    let names = ip("netns list").unwrap_or_default();
+    for name in names
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+    {
+        let owner = name
+            .strip_prefix("l2x")
+            .and_then(|rest| rest.split('x').next());
+        if let Some(owner) = owner
+            && !std::path::Path::new(&format!("/proc/{owner}")).exists()
+        {
+            let _ = ip(&format!("netns del {name}"));
+        }
+    }
+}
+
+fn ip(arguments: &str) -> Result<String> {
+    output(Command::new("ip").args(arguments.split_whitespace()))
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let result = command
+        .output()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    let text = String::from_utf8_lossy(&result.stdout).into_owned();
+    if !result.status.success() {
+        bail!(
+            "{command:?}: {}: {text}{}",
+            result.status,
+            String::from_utf8_lossy(&result.stderr)
+        );
+    }
+    Ok(text)
+}

@@ -1,0 +1,293 @@
+//! Speakers without Kubernetes on a [`Lan`], a client, and the prober that judges them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::lan::GOSSIP_PORT;
+use crate::{Deadline, Lan, Process, Program, binary, eventually};
+
+/// The addresses that every speaker serves.
+pub const VIP: &str = "10.0.100.1";
+/// The same for IPv6.
+pub const VIP6: &str = "fd00:10::1:100";
+
+/// A LAN with speakers and the host `client`.
+#[derive(Debug)]
+pub struct Speakers {
+    // Processes go before the namespaces they live in.
+    nodes: BTreeMap<String, Process>,
+    echoes: BTreeMap<String, Process>,
+    /// The LAN.
+    pub lan: Lan,
+    names: Vec<String>,
+}
+
+impl Speakers {
+    /// Starts speakers with these names, each with `extra` arguments, and waits until each address is led.
+    ///
+    /// # Errors
+    /// Something cannot be started, or the speakers do not find each other.
+    pub async fn start(names: &[&str], extra: &[&str]) -> Result<Self> {
+        let mut speakers = Self::build(names)?;
+        for name in names {
+            speakers.speak(name, extra)?;
+        }
+        speakers.wait_steady(names).await?;
+        Ok(speakers)
+    }
+
+    /// Only the hosts, with the addresses and echo servers in place.
+    ///
+    /// # Errors
+    /// Something cannot be started.
+    pub fn build(names: &[&str]) -> Result<Self> {
+        let mut hosts = names.to_vec();
+        hosts.push("client");
+        let lan = Lan::new(&hosts)?;
+        let mut echoes = BTreeMap::new();
+        for name in names {
+            lan.host_vip(name, VIP)?;
+            lan.host_vip(name, VIP6)?;
+            let echo =
+                Program::new(&format!("echo-{name}"), tool()?).args(["echo", name, VIP, VIP6]);
+            echoes.insert((*name).to_owned(), lan.start(name, echo)?);
+        }
+        Ok(Self {
+            nodes: BTreeMap::new(),
+            echoes,
+            lan,
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+        })
+    }
+
+    /// Starts a speaker (again).
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn speak(&mut self, name: &str, extra: &[&str]) -> Result<()> {
+        let address = |name: &str| format!("{}:{GOSSIP_PORT}", self.lan.address(name));
+        let seeds: Vec<String> = self.names.iter().map(|name| address(name)).collect();
+        let mut program = Program::new(&format!("node-{name}"), tool()?).args([
+            "node",
+            name,
+            &address(name),
+            "--seeds",
+            &seeds.join(","),
+        ]);
+        if !extra.contains(&"--vips") {
+            program = program.args(["--vips", &format!("{VIP},{VIP6}")]);
+        }
+        let process = self.lan.start(name, program.args(extra))?;
+        self.nodes.insert(name.to_owned(), process);
+        Ok(())
+    }
+
+    /// The process of a speaker.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn node(&self, name: &str) -> Result<&Process> {
+        self.nodes
+            .get(name)
+            .with_context(|| format!("no speaker {name}"))
+    }
+
+    /// The process of a node's echo server.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn echo(&self, name: &str) -> Result<&Process> {
+        self.echoes
+            .get(name)
+            .with_context(|| format!("no echo server {name}"))
+    }
+
+    /// Waits until these speakers are steady and know each other.
+    ///
+    /// # Errors
+    /// They do not in time.
+    pub async fn wait_steady(&self, names: &[&str]) -> Result<()> {
+        for name in names {
+            eventually(
+                &format!("{name} to be steady"),
+                Deadline::SHORT,
+                async || {
+                    let process = self.node(name)?;
+                    process.check()?;
+                    let log = process.log();
+                    let last = log
+                        .lines()
+                        .rfind(|line| line.contains("\"alive\""))
+                        .unwrap_or_default();
+                    let complete = names
+                        .iter()
+                        .all(|other| last.contains(&format!("\"{other}\"")));
+                    ensure!(complete && last.contains("\"steady\":true"), "{last}");
+                    Ok(())
+                },
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// The speaker whose echo server answers the client at this address.
+    ///
+    /// # Errors
+    /// Nobody answers in time.
+    pub async fn leader(&self, vip: &str) -> Result<String> {
+        let judge = self.prober(vip)?;
+        eventually(
+            &format!("somebody to answer at {vip}"),
+            Deadline::SHORT,
+            async || {
+                let probes = judge.probes();
+                let last = probes.last().and_then(|probe| probe.by.clone());
+                last.context("nobody answers")
+            },
+        )
+        .await
+    }
+
+    /// Starts a prober on the client.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn prober(&self, vip: &str) -> Result<Prober> {
+        let name = format!("prober-{}", rand::random::<u32>());
+        let program = Program::new(&name, tool()?).args(["probe", vip]);
+        Ok(Prober(self.lan.start("client", program)?))
+    }
+}
+
+/// The program for the hosts of a LAN.
+///
+/// # Errors
+/// It was not built.
+pub fn tool() -> Result<PathBuf> {
+    binary("lan-tool")
+}
+
+/// A datagram every 10 ms, and who answered.
+#[derive(Debug)]
+pub struct Prober(Process);
+
+/// One datagram.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// When it was sent, in microseconds since the epoch.
+    pub at: u64,
+    /// The host that answered.
+    pub by: Option<String>,
+}
+
+/// Who the address moved to, and what it cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// The host that answers now.
+    pub to: String,
+    /// From the first unanswered datagram to the next answered one.
+    pub gap: Duration,
+    /// Unanswered datagrams.
+    pub lost: usize,
+}
+
+impl Prober {
+    /// All datagrams so far whose fate is known, in the order of sending.
+    #[must_use]
+    pub fn probes(&self) -> Vec<Probe> {
+        let mut probes: Vec<(u64, Probe)> = self
+            .0
+            .log()
+            .lines()
+            .filter_map(|line| {
+                let mut words = line.split(' ');
+                let number = words.next()?.parse().ok()?;
+                let at = words.next()?.parse().ok()?;
+                let by = words.next()?;
+                Some((
+                    number,
+                    Probe {
+                        at,
+                        by: (by != "-").then(|| by.to_owned()),
+                    },
+                ))
+            })
+            .collect();
+        probes.sort_by_key(|(number, _)| *number);
+        probes.into_iter().map(|(_, probe)| probe).collect()
+    }
+
+    /// Waits until this many datagrams in a row were answered by hosts for which `by` holds, and says which host that
+    /// was and what had been lost until then.
+    ///
+    /// # Errors
+    /// It does not happen in time.
+    pub async fn settled(&self, in_a_row: usize, by: impl Fn(&str) -> bool) -> Result<Move> {
+        eventually("the address to be answered", Deadline::SHORT, async || {
+            let probes = self.probes();
+            let tail = probes
+                .get(probes.len().saturating_sub(in_a_row)..)
+                .unwrap_or_default();
+            let good = tail.len() == in_a_row
+                && tail
+                    .iter()
+                    .all(|probe| probe.by.as_deref().is_some_and(&by));
+            ensure!(good, "the last datagrams: {tail:?}");
+            let to = tail
+                .last()
+                .and_then(|probe| probe.by.clone())
+                .unwrap_or_default();
+            Ok(Move {
+                to,
+                gap: longest_gap(&probes),
+                lost: probes.iter().filter(|probe| probe.by.is_none()).count(),
+            })
+        })
+        .await
+    }
+}
+
+/// The longest time from an unanswered datagram to the next answered one.
+fn longest_gap(probes: &[Probe]) -> Duration {
+    let mut longest = 0;
+    let mut since = None;
+    for probe in probes {
+        match (&probe.by, since) {
+            (None, None) => since = Some(probe.at),
+            (Some(_), Some(start)) => {
+                longest = longest.max(probe.at.saturating_sub(start));
+                since = None;
+            }
+            _ => {}
+        }
+    }
+    Duration::from_micros(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_gap_ends_with_an_answer() {
+        let probes: Vec<Probe> = [
+            (0, true),
+            (10, false),
+            (20, true),
+            (30, false),
+            (40, false),
+            (50, true),
+            (60, false),
+        ]
+        .map(|(at, answered)| Probe {
+            at,
+            by: answered.then(|| "a".to_owned()),
+        })
+        .to_vec();
+        assert_eq!(longest_gap(&probes), Duration::from_micros(20));
+    }
+}

@@ -1,0 +1,271 @@
+//! May this Service have this address?
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use openelb_api::v1alpha2::Sharing;
+use openelb_api::{Closed, Family};
+
+use super::pools::Entry;
+use super::wording::Problem;
+use super::{Index, Slot};
+use crate::ledger::{Entry as Holder, Record, Reservation};
+use crate::names::ServiceKey;
+use crate::service::{Request, ServiceFacts};
+use crate::sharing;
+
+impl Index {
+    /// Whether a Service may have an address that it names.
+    pub(super) fn named(
+        &self,
+        service: &ServiceFacts,
+        request: &Request,
+        address: IpAddr,
+    ) -> Result<Arc<str>, Problem> {
+        let (name, entry) = self.home_of_named(service, request, address)?;
+        let closed = match entry.pool.closed {
+            Some(Closed::Disabled) => Some("disabled"),
+            Some(Closed::Deleting) => Some("being deleted"),
+            None => None,
+        };
+        if let Some(why) = closed {
+            return Err(Problem::Closed(address, name.clone(), why));
+        }
+        if let Some(record) = self.slots.get(&address).and_then(Slot::record) {
+            Self::admits(service, request, record, entry, name)?;
+        } else if let Some(other) = self.shown_by_other(address, &service.key) {
+            return Err(Problem::Shown(address, other.to_string()));
+        }
+        Ok(name.clone())
+    }
+
+    fn home_of_named(
+        &self,
+        service: &ServiceFacts,
+        request: &Request,
+        address: IpAddr,
+    ) -> Result<(&Arc<str>, &Entry), Problem> {
+        if let Some(eip) = &request.eip {
+            let candidates = self.candidates(service, request);
+            let Some((name, entry)) = candidates.open.first().copied() else {
+                return Err(candidates.problem);
+            };
+            return if entry.gives.contains(address) {
+                Ok((name, entry))
+            } else {
+                Err(Problem::OutsideEip(address, eip.clone()))
+            };
+        }
+        let strict = |entry: &Entry| {
+            let binding = &entry.pool.binding;
+            binding.strict && binding.is_bound() && !self.fits(service, entry)
+        };
+        self.pools
+            .iter()
+            .find(|(_, entry)| entry.gives.contains(address) && !strict(entry))
+            .ok_or(Problem::Outside(address))
+    }
+
+    fn admits(
+        service: &ServiceFacts,
+        request: &Request,
+        record: &Record,
+        entry: &Entry,
+        eip: &Arc<str>,
+    ) -> Result<(), Problem> {
+        let address = record.address;
+        if record.reserved && !record.is_reserved_for(&service.key) {
+            return Err(Problem::Reserved(address));
+        }
+        if let Some(kept) = record
+            .kept_for
+            .as_ref()
+            .filter(|kept| **kept != service.key)
+        {
+            return Err(Problem::Kept(address, kept.to_string()));
+        }
+        let terms = request.terms_for(address);
+        for other in record
+            .entries
+            .iter()
+            .filter(|other| other.service != service.key)
+        {
+            if entry.pool.sharing == Sharing::Never {
+                return Err(Problem::NotShared(
+                    address,
+                    other.service.to_string(),
+                    eip.clone(),
+                ));
+            }
+            sharing::agree(
+                (&service.key, &terms),
+                (&other.service, &other.terms),
+                entry.pool.sharing == Sharing::AnyNamespace,
+            )
+            .map_err(|refusal| Problem::Held(address, refusal))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a Service that holds an address beside others may stay: it may, as long as it asks for
+    /// what it asked for when it was let on; after an edit it must agree with them.
+    pub(super) fn may_stay(
+        &self,
+        service: &ServiceFacts,
+        request: &Request,
+        record: &Record,
+    ) -> Result<(), Problem> {
+        let terms = request.terms_for(record.address);
+        let recorded = record.entry(&service.uid).map(|entry| &entry.terms);
+        if recorded == Some(&terms) {
+            return Ok(());
+        }
+        let sharing = self
+            .pools
+            .get(&record.eip)
+            .map_or(Sharing::default(), |entry| entry.pool.sharing);
+        for other in record
+            .entries
+            .iter()
+            .filter(|other| other.uid != service.uid)
+        {
+            sharing::agree(
+                (&service.key, &terms),
+                (&other.service, &other.terms),
+                sharing == Sharing::AnyNamespace,
+            )
+            .map_err(|refusal| Problem::Held(record.address, refusal))?;
+        }
+        Ok(())
+    }
+
+    /// An address that a Service had before and that is nobody's now: shown, kept or remembered.
+    pub(super) fn had_before(
+        &self,
+        service: &ServiceFacts,
+        request: &Request,
+        family: Family,
+    ) -> Option<(Arc<str>, IpAddr)> {
+        let fits_eip = |eip: &Arc<str>| request.eip.as_ref().is_none_or(|wanted| wanted == eip);
+        let mine = |address: &IpAddr| {
+            Family::of(*address) == family
+                && self
+                    .slots
+                    .get(address)
+                    .and_then(Slot::record)
+                    .is_none_or(|record| {
+                        let heir = record.kept_for.as_ref() == Some(&service.key);
+                        record
+                            .entries
+                            .iter()
+                            .all(|entry| entry.service == service.key)
+                            && (heir || !record.entries.is_empty())
+                    })
+        };
+        let shown = service
+            .status
+            .addresses
+            .iter()
+            .copied()
+            .filter(mine)
+            .find_map(|address| {
+                let (eip, _) = self.pools.keeping(address, service.status.eip.as_deref())?;
+                Some((eip.clone(), address))
+            });
+        shown.or_else(|| {
+            let kept = self.kept.get(&service.key).into_iter().flatten();
+            let before = kept.chain(&service.status.held).copied();
+            before
+                .filter(|address| {
+                    mine(address) && self.shown_by_other(*address, &service.key).is_none()
+                })
+                .find_map(|address| {
+                    let candidates = self.candidates(service, request);
+                    let home = candidates
+                        .open
+                        .into_iter()
+                        .find(|(_, entry)| entry.gives.contains(address));
+                    home.map(|(name, _)| (name.clone(), address))
+                })
+                .filter(|(eip, _)| fits_eip(eip))
+        })
+    }
+
+    /// The reservation that makes an address this Service's, from what is known of its record.
+    pub(super) fn reservation(
+        &self,
+        service: &ServiceFacts,
+        request: &Request,
+        eip: &Arc<str>,
+        address: IpAddr,
+        adopt: bool,
+    ) -> Reservation {
+        let pool = self.pools.get(eip).map(|entry| &entry.pool);
+        let stored = self
+            .slots
+            .get(&address)
+            .and_then(|slot| slot.stored.clone());
+        let entry = |service: &ServiceFacts, request: &Request| Holder {
+            service: service.key.clone(),
+            uid: service.uid.clone(),
+            terms: request.terms_for(address),
+        };
+        let mut entries = vec![entry(service, request)];
+        if adopt && stored.is_none() {
+            // OpenELB let several Services stand on one address: they are adopted together.
+            let others = self
+                .shown
+                .get(&address)
+                .into_iter()
+                .flatten()
+                .filter(|key| **key != service.key);
+            entries.extend(others.filter_map(|key| {
+                let other = self.services.get(key)?;
+                let already = self.held.get(key).into_iter().flatten().any(|(uid, held)| {
+                    *uid == other.uid && Family::of(*held) == Family::of(address)
+                });
+                let request = other.request.as_ref().filter(|_| !already)?;
+                Some(entry(other, request))
+            }));
+        }
+        let protocol = pool.map(|pool| pool.protocol.as_str().into());
+        let known = stored.as_ref().map(|stored| &stored.record);
+        Reservation {
+            record: Record {
+                address,
+                eip: eip.clone(),
+                protocol: protocol
+                    .or_else(|| known.map(|record| record.protocol.clone()))
+                    .unwrap_or_else(|| "bgp".into()),
+                entries,
+                reserved: false,
+                reserved_for: Vec::new(),
+                kept_for: None,
+                revision: 1,
+            },
+            known: stored,
+            other_namespaces: pool.is_some_and(|pool| pool.sharing == Sharing::AnyNamespace),
+            adopted: adopt,
+        }
+    }
+
+    /// Whether the address's record exists but has no holder and is not reserved.
+    pub(super) fn is_vacant(&self, address: IpAddr) -> bool {
+        self.slots
+            .get(&address)
+            .and_then(Slot::record)
+            .is_some_and(|record| record.entries.is_empty() && !record.reserved)
+    }
+
+    pub(super) fn shown_by_other(
+        &self,
+        address: IpAddr,
+        service: &ServiceKey,
+    ) -> Option<&ServiceKey> {
+        self.shown
+            .get(&address)
+            .into_iter()
+            .flatten()
+            .find(|key| *key != service)
+    }
+}

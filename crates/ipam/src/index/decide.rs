@@ -1,0 +1,549 @@
+//! What to do for one Service: which addresses it shall have, what to write, what to give back.
+//!
+//! A held address stays (a restart, a pool edit, a full or disabled pool or somebody's write to a
+//! status move nothing) until the user asks for another, opts out, or the address left every pool and
+//! the Eip says `onAddressRemoved: Reassign`. A new address is taken before the old one is given back.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use openelb_api::Family;
+use openelb_api::v1alpha2::OnAddressRemoved;
+
+use super::pools::is_deleting;
+use super::select::Candidates;
+use super::waiting::Needs;
+use super::wording::Problem;
+use super::{Decision, Index, Millis, News, Slot};
+use crate::ledger::{Plan, Record, Reservation, Subject};
+use crate::names::{ServiceKey, Uid};
+use crate::service::{Request, Said, ServiceFacts, ServiceStatus};
+
+/// An address that a Service shall have.
+struct Target {
+    eip: Arc<str>,
+    address: IpAddr,
+    /// It is shown already, by somebody's word but ours.
+    adopt: bool,
+}
+
+/// What is to be said of a held address.
+enum Standing {
+    /// It stays; with a warning, where there is one.
+    Stays(Arc<str>, Option<String>),
+    /// Another is wanted; it stays until there is one.
+    Leaves(Arc<str>),
+    /// Its Eip is gone: it is given back, with or without another.
+    Homeless,
+    /// Another Service on the address has the better right.
+    Lost(Problem),
+}
+
+/// Why a Service cannot have what it wants of a family, and what it has instead.
+struct Miss {
+    problem: Problem,
+    fallback: Option<Target>,
+}
+
+impl Miss {
+    fn of<T>(problem: Problem, fallback: Option<Target>) -> Result<T, Box<Self>> {
+        Err(Box::new(Self { problem, fallback }))
+    }
+}
+
+/// What is found for a Service, family by family.
+#[derive(Default)]
+struct Findings {
+    targets: Vec<Target>,
+    problems: Vec<Problem>,
+    /// A second family that is wanted but not needed.
+    shortcomings: Vec<Problem>,
+    warnings: Vec<String>,
+}
+
+impl Index {
+    /// What to do for a Service; `None` when nothing is. The plan's addresses are taken at once.
+    pub fn plan(&mut self, key: &ServiceKey, now: Millis) -> Option<Decision> {
+        self.tick(now);
+        let created = self.services.get(key).map(|service| service.created);
+        let (decision, needs) = self.decide(key);
+        if let Some(created) = created {
+            let waited = self.waiting.remove(created, key);
+            if let Some(needs) = needs {
+                self.waiting.insert(created, key, needs);
+            }
+            for eip in waited.into_iter().flat_map(|needs| needs.eips) {
+                if self.has_room(&eip) {
+                    self.waiting
+                        .wake_next(&eip, &(created, key.clone()), &mut self.woken);
+                }
+            }
+        }
+        for reservation in decision.iter().flat_map(|decision| &decision.plan.reserve) {
+            self.take(reservation, now);
+        }
+        decision
+    }
+
+    fn take(&mut self, reservation: &Reservation, now: Millis) {
+        let address = reservation.record.address;
+        let stored = self
+            .slots
+            .get(&address)
+            .and_then(|slot| slot.stored.clone());
+        let pending = match (&stored, reservation.record.entries.first()) {
+            (Some(stored), Some(ours)) => Record {
+                eip: reservation.record.eip.clone(),
+                kept_for: None,
+                ..stored.record.with(ours)
+            },
+            _ => reservation.record.clone(),
+        };
+        self.resting.end(address);
+        self.set_slot(
+            address,
+            Some(Slot {
+                stored,
+                pending: Some(pending),
+            }),
+            now,
+        );
+    }
+
+    pub(super) fn decide(&self, key: &ServiceKey) -> (Option<Decision>, Option<Needs>) {
+        let service = self.services.get(key);
+        if let Some(decision) = self.give_back_of_the_gone(key, service) {
+            return (Some(decision), None);
+        }
+        match service {
+            None => (None, None),
+            Some(service) => match &service.request {
+                Some(request) => self.serve(service, request),
+                None => (self.let_go(service), None),
+            },
+        }
+    }
+
+    /// Addresses held by an earlier Service of this name.
+    fn give_back_of_the_gone(
+        &self,
+        key: &ServiceKey,
+        service: Option<&ServiceFacts>,
+    ) -> Option<Decision> {
+        let held = self.held.get(key)?;
+        let inherits = |address: &IpAddr| {
+            service.is_some_and(|service| {
+                service.request.is_some() && service.status.addresses.contains(address)
+            })
+        };
+        let is_gone = |uid: &Uid| service.is_none_or(|service| service.uid != *uid);
+        let (uid, _) = held
+            .iter()
+            .find(|(uid, address)| is_gone(uid) && !inherits(address))?;
+        let release: Vec<_> = held
+            .iter()
+            .filter(|(other, address)| other == uid && !inherits(address))
+            .map(|(_, address)| *address)
+            .collect();
+        let keep_records = release.iter().any(|address| {
+            let record = self.slots.get(address).and_then(Slot::record);
+            record
+                .and_then(|record| self.pools.get(&record.eip))
+                .is_some_and(|entry| entry.pool.sticky)
+        });
+        let subject = Subject {
+            key: key.clone(),
+            uid: uid.clone(),
+            version: None,
+        };
+        let plan = Plan {
+            subject,
+            reserve: Vec::new(),
+            publish: None,
+            release,
+            keep_records,
+        };
+        Some(Decision {
+            plan,
+            news: Vec::new(),
+        })
+    }
+
+    /// A Service that is not ours (any more).
+    fn let_go(&self, service: &ServiceFacts) -> Option<Decision> {
+        let release = self.held_by(service);
+        if release.is_empty() && service.status.eip.is_none() {
+            return None;
+        }
+        let labelled = service.status.eip.is_some();
+        let ours = |address: &IpAddr| {
+            release.contains(address) || labelled && self.pools.keeping(*address, None).is_some()
+        };
+        let (gone, left): (Vec<_>, Vec<_>) =
+            service.status.addresses.iter().copied().partition(ours);
+        let mut wanted = ServiceStatus {
+            addresses: left,
+            eip: None,
+            held: Vec::new(),
+            allocated: Some(Said {
+                holds: false,
+                reason: "NotRequested".into(),
+                message: "The Service does not ask openelb-rs for an address.".into(),
+            }),
+        };
+        if !release.is_empty() && wanted == service.status {
+            wanted = fenced(wanted);
+        }
+        let news = gone.into_iter().map(News::Released).collect();
+        let plan = Plan {
+            subject: subject(service),
+            reserve: Vec::new(),
+            publish: (wanted != service.status).then_some(wanted),
+            release,
+            keep_records: false,
+        };
+        Some(Decision { plan, news })
+    }
+
+    fn serve(
+        &self,
+        service: &ServiceFacts,
+        request: &Request,
+    ) -> (Option<Decision>, Option<Needs>) {
+        let mine = self.held_by(service);
+        let findings = self.find(service, request, &mine);
+        let addresses: Vec<_> = findings
+            .targets
+            .iter()
+            .map(|target| target.address)
+            .collect();
+        let release: Vec<_> = mine
+            .iter()
+            .copied()
+            .filter(|address| !addresses.contains(address))
+            .collect();
+        let reserve: Vec<_> = findings
+            .targets
+            .iter()
+            .filter(|target| self.needs_writing(service, request, target))
+            .map(|target| {
+                self.reservation(service, request, &target.eip, target.address, target.adopt)
+            })
+            .collect();
+        let said = condition(&findings, &addresses);
+        let mut wanted = ServiceStatus {
+            held: if addresses.is_empty() {
+                service.status.held.clone()
+            } else {
+                addresses.clone()
+            },
+            addresses,
+            eip: findings.targets.first().map(|target| target.eip.clone()),
+            allocated: Some(said),
+        };
+        let needs = needs(findings.problems.iter().chain(&findings.shortcomings));
+        if !release.is_empty() && wanted == service.status {
+            wanted = fenced(wanted);
+        }
+        if wanted == service.status && reserve.is_empty() && release.is_empty() {
+            return (None, needs);
+        }
+        let news = news(&service.status, &wanted, &release, &findings);
+        let plan = Plan {
+            subject: subject(service),
+            reserve,
+            publish: (wanted != service.status).then_some(wanted),
+            release,
+            keep_records: false,
+        };
+        (Some(Decision { plan, news }), needs)
+    }
+
+    fn find(&self, service: &ServiceFacts, request: &Request, mine: &[IpAddr]) -> Findings {
+        let mut findings = Findings::default();
+        findings
+            .problems
+            .extend(request.unreadable.first().cloned().map(Problem::Unreadable));
+        let other = request
+            .addresses
+            .iter()
+            .find(|address| !request.families.contains(&Family::of(**address)));
+        findings
+            .problems
+            .extend(other.map(|address| Problem::OtherFamily(*address, Family::of(*address))));
+        for family in &request.families {
+            match self.target(service, request, *family, mine, &mut findings.warnings) {
+                Ok(target) => findings.targets.push(target),
+                Err(miss) => {
+                    let Miss { problem, fallback } = *miss;
+                    let optional = fallback.is_none()
+                        && !request.all_families
+                        && request.families.len() > 1
+                        && request.named(*family).is_none();
+                    findings.targets.extend(fallback);
+                    if optional {
+                        &mut findings.shortcomings
+                    } else {
+                        &mut findings.problems
+                    }
+                    .push(problem);
+                }
+            }
+        }
+        if findings.targets.is_empty() {
+            findings.problems.append(&mut findings.shortcomings);
+        }
+        if request.all_families && findings.targets.len() < request.families.len() {
+            let shown = &service.status.addresses;
+            findings
+                .targets
+                .retain(|target| mine.contains(&target.address) && shown.contains(&target.address));
+        }
+        findings
+    }
+
+    fn target(
+        &self,
+        service: &ServiceFacts,
+        request: &Request,
+        family: Family,
+        mine: &[IpAddr],
+        warnings: &mut Vec<String>,
+    ) -> Result<Target, Box<Miss>> {
+        let shown = &service.status.addresses;
+        let mut held: Vec<_> = mine
+            .iter()
+            .copied()
+            .filter(|address| Family::of(*address) == family)
+            .collect();
+        held.sort_by_key(|address| (!shown.contains(address), *address));
+        let wanted = request.named(family);
+        if let Some(address) = wanted.filter(|address| held.contains(address)) {
+            held = vec![address];
+        }
+        let target = |eip: Arc<str>, address, adopt| Target {
+            eip,
+            address,
+            adopt,
+        };
+        let mut fallback = None;
+        for address in held {
+            match self.standing(service, request, address) {
+                Standing::Stays(eip, warning) if wanted.is_none_or(|wanted| wanted == address) => {
+                    warnings.extend(warning);
+                    return Ok(target(eip, address, false));
+                }
+                Standing::Stays(eip, _) | Standing::Leaves(eip) => {
+                    fallback.get_or_insert(target(eip, address, false));
+                }
+                Standing::Lost(problem) if wanted == Some(address) => {
+                    return Miss::of(problem, None);
+                }
+                Standing::Homeless | Standing::Lost(_) => {}
+            }
+        }
+        if let Some(address) = wanted {
+            let adopted = shown
+                .contains(&address)
+                .then(|| self.had_before(service, request, family))
+                .flatten();
+            if let Some((eip, found)) = adopted.filter(|(_, found)| *found == address) {
+                return Ok(target(eip, found, true));
+            }
+            return match self.named(service, request, address) {
+                Ok(eip) => Ok(target(eip, address, false)),
+                Err(problem) => Miss::of(problem, fallback),
+            };
+        }
+        if fallback.is_none()
+            && let Some((eip, address)) = self.had_before(service, request, family)
+        {
+            return Ok(target(eip, address, shown.contains(&address)));
+        }
+        match self.choose(&self.candidates(service, request), family) {
+            Ok((eip, address)) => Ok(target(eip, address, false)),
+            Err(problem) => Miss::of(problem, fallback),
+        }
+    }
+
+    fn standing(&self, service: &ServiceFacts, request: &Request, address: IpAddr) -> Standing {
+        let Some(record) = self.slots.get(&address).and_then(Slot::record) else {
+            return Standing::Homeless;
+        };
+        if let Err(problem) = self.may_stay(service, request, record) {
+            return Standing::Lost(problem);
+        }
+        let eip = &record.eip;
+        if let Some((home, _)) = self.pools.keeping(address, Some(eip)) {
+            return match &request.eip {
+                Some(wanted) if wanted != home => Standing::Leaves(home.clone()),
+                _ => Standing::Stays(home.clone(), None),
+            };
+        }
+        if self.pools.invalid.contains_key(eip) {
+            let warning = format!("{address} stays, although Eip {eip} cannot be used now");
+            return Standing::Stays(eip.clone(), Some(warning));
+        }
+        match self
+            .pools
+            .get(eip)
+            .filter(|entry| !is_deleting(&entry.pool))
+        {
+            None => Standing::Homeless,
+            Some(entry) if entry.pool.on_address_removed == OnAddressRemoved::Reassign => {
+                Standing::Leaves(eip.clone())
+            }
+            Some(_) if request.eip.as_ref().is_some_and(|wanted| wanted != eip) => {
+                Standing::Leaves(eip.clone())
+            }
+            Some(_) => {
+                let warning = format!(
+                    "{address} is no longer in Eip {eip}; it stays until the Service asks for another \
+                     address or the Eip says onAddressRemoved: Reassign"
+                );
+                Standing::Stays(eip.clone(), Some(warning))
+            }
+        }
+    }
+
+    /// Whether a target's record must be written before the status shows it.
+    fn needs_writing(&self, service: &ServiceFacts, request: &Request, target: &Target) -> bool {
+        if !service.status.addresses.contains(&target.address) {
+            return true;
+        }
+        let Some(stored) = self
+            .slots
+            .get(&target.address)
+            .and_then(|slot| slot.stored.as_ref())
+        else {
+            return true;
+        };
+        let terms = request.terms_for(target.address);
+        stored.record.eip != target.eip
+            || stored
+                .record
+                .entry(&service.uid)
+                .is_none_or(|entry| entry.terms != terms)
+    }
+
+    fn held_by(&self, service: &ServiceFacts) -> Vec<IpAddr> {
+        let held = self.held.get(&service.key).into_iter().flatten();
+        held.filter(|(uid, _)| *uid == service.uid)
+            .map(|(_, address)| *address)
+            .collect()
+    }
+
+    fn has_room(&self, eip: &str) -> bool {
+        let Some((name, entry)) = self.pools.iter().find(|(name, _)| ***name == *eip) else {
+            return false;
+        };
+        let problem = Problem::NoEip;
+        let candidates = Candidates {
+            open: vec![(name, entry)],
+            problem,
+        };
+        Family::ALL
+            .into_iter()
+            .any(|family| self.choose(&candidates, family).is_ok())
+    }
+}
+
+fn subject(service: &ServiceFacts) -> Subject {
+    Subject {
+        key: service.key.clone(),
+        uid: service.uid.clone(),
+        version: Some(service.version.clone()),
+    }
+}
+
+/// The same status, said so that the write has an effect: it must kill older versions of the Service.
+fn fenced(mut status: ServiceStatus) -> ServiceStatus {
+    if let Some(said) = &mut status.allocated {
+        said.message = match said.message.strip_suffix(" (again)") {
+            Some(before) => before.into(),
+            None => format!("{} (again)", said.message).into(),
+        };
+    }
+    status
+}
+
+fn condition(findings: &Findings, addresses: &[IpAddr]) -> Said {
+    if let Some(problem) = findings.problems.first() {
+        return problem.said(addresses);
+    }
+    let list: Vec<_> = findings
+        .targets
+        .iter()
+        .map(|target| format!("{} from Eip {}", target.address, target.eip))
+        .collect();
+    let mut message = list.join(", ");
+    for more in findings
+        .shortcomings
+        .iter()
+        .map(ToString::to_string)
+        .chain(findings.warnings.iter().cloned())
+    {
+        message = format!("{message}; {more}");
+    }
+    let reason = if findings.warnings.is_empty() {
+        "Allocated"
+    } else {
+        "AddressRemoved"
+    };
+    Said {
+        holds: true,
+        reason: reason.into(),
+        message: message.into(),
+    }
+}
+
+fn needs<'a>(problems: impl Iterator<Item = &'a Problem>) -> Option<Needs> {
+    let mut needs = None;
+    for problem in problems {
+        let needs = needs.get_or_insert_with(Needs::default);
+        match problem {
+            Problem::Exhausted(eips, _) => needs.eips.extend(eips.0.iter().cloned()),
+            Problem::Held(address, _)
+            | Problem::NotShared(address, ..)
+            | Problem::Shown(address, _)
+            | Problem::Reserved(address)
+            | Problem::Kept(address, _) => needs.addresses.push(*address),
+            _ => {}
+        }
+    }
+    needs
+}
+
+fn news(
+    before: &ServiceStatus,
+    after: &ServiceStatus,
+    release: &[IpAddr],
+    findings: &Findings,
+) -> Vec<News> {
+    let gained = after
+        .addresses
+        .iter()
+        .filter(|address| !before.addresses.contains(address));
+    let lost = before
+        .addresses
+        .iter()
+        .filter(|address| !after.addresses.contains(address));
+    let mut news: Vec<_> = lost
+        .copied()
+        .filter(|address| release.contains(address))
+        .map(News::Released)
+        .collect();
+    news.extend(gained.copied().map(News::Assigned));
+    if let Some(said) = after
+        .allocated
+        .as_ref()
+        .filter(|said| before.allocated.as_ref() != Some(said))
+    {
+        if !findings.problems.is_empty() {
+            news.push(News::Failed(said.message.clone()));
+        } else if !findings.warnings.is_empty() {
+            news.push(News::Warning(said.message.clone()));
+        }
+    }
+    news
+}

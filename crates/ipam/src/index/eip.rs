@@ -1,0 +1,159 @@
+//! What an Eip's status shows: a view made from the index, never the truth.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use openelb_api::keys::conditions;
+use openelb_api::{Closed, Family};
+
+use super::pools::Entry;
+use super::{Index, Slot};
+use crate::service::Said;
+
+/// How many addresses `used` lists.
+pub const LISTED: usize = 1024;
+
+/// An Eip's status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EipView {
+    /// The lowest and the highest address.
+    pub ends: Option<(IpAddr, IpAddr)>,
+    /// How many addresses it has.
+    pub pool_size: i64,
+    /// How many are in use.
+    pub usage: i64,
+    /// The first of them, each with its Services in OpenELB's form.
+    pub used: BTreeMap<String, String>,
+    /// No address is free.
+    pub occupied: bool,
+    /// The Eip can be used.
+    pub ready: bool,
+    /// Conditions by type.
+    pub conditions: BTreeMap<&'static str, Said>,
+}
+
+fn said(holds: bool, reason: &str, message: impl Into<String>) -> Said {
+    Said {
+        holds,
+        reason: reason.into(),
+        message: message.into().into(),
+    }
+}
+
+impl Index {
+    /// The status of an Eip; `None` when it is not known.
+    #[must_use]
+    pub fn eip_view(&self, name: &str) -> Option<EipView> {
+        if let Some(why) = self.pools.invalid.get(name) {
+            let mut view = EipView::default();
+            self.list_used(name, &mut view);
+            view.conditions
+                .insert(conditions::READY, said(false, "Invalid", why));
+            view.conditions
+                .insert(conditions::INVALID, said(true, "Invalid", why));
+            return Some(view);
+        }
+        let entry = self.pools.get(name)?;
+        let pool = &entry.pool;
+        let named = &pool.addresses.named;
+        let exhausted = !self.any_free(entry);
+        let mut view = EipView {
+            ends: named.first().zip(named.last()),
+            pool_size: pool.size(),
+            occupied: exhausted,
+            ready: true,
+            ..EipView::default()
+        };
+        self.list_used(name, &mut view);
+        let ready = match pool.closed {
+            Some(Closed::Disabled) => {
+                said(true, "Disabled", "Gives no new addresses (spec.disable).")
+            }
+            Some(Closed::Deleting) => said(false, "Deleting", "Is being deleted."),
+            None if pool.addresses.warnings.is_empty() => said(true, "Ready", ""),
+            None => said(true, "Ready", pool.addresses.warnings.join("; ")),
+        };
+        view.ready = ready.holds;
+        view.conditions.insert(conditions::READY, ready);
+        view.conditions
+            .insert(conditions::INVALID, said(false, "Valid", ""));
+        view.conditions.insert(
+            conditions::OVERLAPPING,
+            match &entry.overlaps {
+                Some(other) => said(
+                    true,
+                    "Overlapping",
+                    format!(
+                        "Eip {other} is older and has some of these addresses; they are given by {other} only. \
+                         Take them out of one of the two."
+                    ),
+                ),
+                None => said(false, "NoOverlap", ""),
+            },
+        );
+        view.conditions.insert(
+            conditions::EXHAUSTED,
+            if exhausted {
+                said(
+                    true,
+                    "NoFreeAddress",
+                    "Every address is in use; add addresses or another Eip.",
+                )
+            } else {
+                said(false, "FreeAddresses", "")
+            },
+        );
+        Some(view)
+    }
+
+    fn list_used(&self, name: &str, view: &mut EipView) {
+        let records = self
+            .of_eip
+            .get(name)
+            .into_iter()
+            .flatten()
+            .filter_map(|address| {
+                let record = self.slots.get(address).and_then(Slot::record)?;
+                (!record.entries.is_empty()).then_some((address, record))
+            });
+        let mut usage = 0_i64;
+        for (address, record) in records {
+            usage = usage.saturating_add(1);
+            if view.used.len() < LISTED {
+                let services: Vec<_> = record
+                    .entries
+                    .iter()
+                    .map(|entry| entry.service.to_string())
+                    .collect();
+                view.used.insert(address.to_string(), services.join(";"));
+            }
+        }
+        view.usage = usage;
+        let truncated = usize::try_from(usage).is_ok_and(|usage| usage > LISTED);
+        view.conditions.insert(
+            conditions::USED_TRUNCATED,
+            if truncated {
+                said(
+                    true,
+                    "TooMany",
+                    format!(
+                        "status.used lists the first {LISTED} addresses; see EipAddresses for all."
+                    ),
+                )
+            } else {
+                said(false, "Complete", "")
+            },
+        );
+    }
+
+    fn any_free(&self, entry: &Entry) -> bool {
+        Family::ALL.into_iter().any(|family| {
+            let ranges = entry.gives.family(family);
+            self.taken.lowest_free(ranges).is_some()
+        }) || self.resting.oldest_first().any(|address| {
+            entry.gives.contains(address)
+                && !self.slots.contains_key(&address)
+                && !self.shown.contains_key(&address)
+        })
+    }
+}

@@ -1,0 +1,191 @@
+//! The Eips: what each may give, and which of them stand in each other's way.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use openelb_api::v1alpha2::Eip;
+use openelb_api::{Pool, RangeSet};
+
+use super::Index;
+
+/// An Eip that was understood.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    pub(super) pool: Pool,
+    /// Creation, in seconds since 1970; of two Eips that overlap the older works on.
+    created: i64,
+    /// What it may give: its addresses without those of older Eips.
+    pub(super) gives: RangeSet,
+    /// The older Eip that has some of its addresses.
+    pub(super) overlaps: Option<Arc<str>>,
+}
+
+/// All Eips.
+#[derive(Debug, Default)]
+pub(super) struct Pools {
+    entries: BTreeMap<Arc<str>, Entry>,
+    /// Eips that cannot be used, and why.
+    pub(super) invalid: BTreeMap<Arc<str>, String>,
+}
+
+impl Pools {
+    pub(super) fn get(&self, name: &str) -> Option<&Entry> {
+        self.entries.get(name)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
+        self.entries.iter()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Eips that may give the address.
+    pub(super) fn giving(&self, address: IpAddr) -> Vec<Arc<str>> {
+        let gives = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.gives.contains(address));
+        gives.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The Eip that an address in use belongs to: the named one if it has it, else any other that has.
+    pub(super) fn keeping(
+        &self,
+        address: IpAddr,
+        named: Option<&str>,
+    ) -> Option<(&Arc<str>, &Entry)> {
+        let named = named.and_then(|name| self.entries.get_key_value(name));
+        let keeps = |entry: &Entry| entry.pool.keeps(address) && !is_deleting(&entry.pool);
+        named
+            .filter(|(_, entry)| keeps(entry))
+            .or_else(|| {
+                self.entries
+                    .iter()
+                    .find(|(_, entry)| keeps(entry) && entry.gives.contains(address))
+            })
+            .or_else(|| self.entries.iter().find(|(_, entry)| keeps(entry)))
+    }
+
+    fn refresh_overlaps(&mut self) {
+        let mut order: Vec<_> = self
+            .entries
+            .iter()
+            .map(|(name, entry)| (entry.created, name.clone()))
+            .collect();
+        order.sort();
+        let mut before: Vec<(Arc<str>, RangeSet)> = Vec::new();
+        for (_, name) in order {
+            let Some(entry) = self.entries.get_mut(&name) else {
+                continue;
+            };
+            entry.gives = entry.pool.addresses.assignable.clone();
+            entry.overlaps = None;
+            for (other, named) in &before {
+                if named
+                    .ranges()
+                    .any(|range| entry.pool.addresses.named.overlaps(range))
+                {
+                    entry.gives = entry.gives.without(named);
+                    entry.overlaps.get_or_insert_with(|| other.clone());
+                }
+            }
+            before.push((name, entry.pool.addresses.named.clone()));
+        }
+    }
+}
+
+pub(super) fn is_deleting(pool: &Pool) -> bool {
+    pool.closed == Some(openelb_api::Closed::Deleting)
+}
+
+impl Index {
+    /// Takes in an Eip. One that cannot be used keeps what its Services have, and gives nothing new.
+    pub fn apply_eip(&mut self, eip: &Eip) {
+        let Some(name) = eip.metadata.name.as_deref() else {
+            return;
+        };
+        let created = eip
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map_or(0, |time| time.0.as_second());
+        match Pool::try_from(eip) {
+            Ok(pool) => self.apply_pool(name, pool, created),
+            Err(invalid) => self.reject_eip(name, invalid.to_string()),
+        }
+    }
+
+    /// Takes in that an Eip cannot be read or used.
+    pub fn reject_eip(&mut self, name: &str, why: String) {
+        if self.pools.invalid.get(name) == Some(&why) {
+            return;
+        }
+        let name: Arc<str> = name.into();
+        self.pools.invalid.insert(name.clone(), why);
+        if self.pools.entries.remove(&name).is_some() {
+            self.pools.refresh_overlaps();
+        }
+        self.pool_changed(&name);
+    }
+
+    /// Takes in that an Eip is gone.
+    pub fn remove_eip(&mut self, name: &str) {
+        let name: Arc<str> = name.into();
+        self.pools.invalid.remove(&name);
+        if self.pools.entries.remove(&name).is_some() {
+            self.pools.refresh_overlaps();
+        }
+        self.pool_changed(&name);
+    }
+
+    /// Names of all Eips that are known.
+    #[must_use]
+    pub fn eips(&self) -> Vec<Arc<str>> {
+        self.pools
+            .entries
+            .keys()
+            .chain(self.pools.invalid.keys())
+            .cloned()
+            .collect()
+    }
+
+    fn apply_pool(&mut self, name: &str, pool: Pool, created: i64) {
+        let was_invalid = self.pools.invalid.remove(name).is_some();
+        if !was_invalid
+            && self
+                .pools
+                .get(name)
+                .is_some_and(|entry| entry.pool == pool && entry.created == created)
+        {
+            return;
+        }
+        let name: Arc<str> = name.into();
+        let entry = Entry {
+            pool,
+            created,
+            gives: RangeSet::new(),
+            overlaps: None,
+        };
+        self.pools.entries.insert(name.clone(), entry);
+        self.pools.refresh_overlaps();
+        self.pool_changed(&name);
+    }
+
+    fn pool_changed(&mut self, name: &Arc<str>) {
+        self.waiting.wake_all(&mut self.woken);
+        for address in self.of_eip.get(name).into_iter().flatten() {
+            let record = self.slots.get(address).and_then(super::Slot::record);
+            self.woken.extend(
+                record
+                    .iter()
+                    .flat_map(|record| &record.entries)
+                    .map(|entry| entry.service.clone()),
+            );
+        }
+        self.changed_eips.extend(self.pools.entries.keys().cloned());
+        self.changed_eips.insert(name.clone());
+    }
+}

@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use futures::future::LocalBoxFuture;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use prometheus_client::registry::Registry;
-pub(crate) use readiness::Readiness;
+pub(crate) use readiness::{Gate, Readiness};
 use tokio_util::sync::CancellationToken;
 
 /// Settings that all processes share.

@@ -1,0 +1,262 @@
+//! Keeps `Eip.status`: a view of the index, written at most once a second for each Eip, and only when it
+//! differs from what is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, Resource as _};
+use openelb_api::v1alpha2::{Eip, EipStatus};
+use openelb_api::{Tolerant, keys};
+use openelb_ipam::{EipView, Index, Millis, Said};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::execute::FIELD_MANAGER;
+use super::wire;
+
+/// The pause between two writes of one Eip.
+const PAUSE: Millis = 1000;
+/// How many Eips are written at the same time.
+const PARALLEL: usize = 4;
+
+/// What an Eip says of itself now.
+#[derive(Default)]
+struct Written {
+    status: EipStatus,
+    generation: Option<i64>,
+    next: Millis,
+    finalizer: bool,
+}
+
+/// The statuses of all Eips.
+#[derive(Default)]
+pub(crate) struct Statuses {
+    written: BTreeMap<Arc<str>, Written>,
+    due: BTreeSet<Arc<str>>,
+    running: JoinSet<(Arc<str>, bool)>,
+}
+
+impl Statuses {
+    /// Takes in what a watch says of an Eip.
+    pub(crate) fn seen(&mut self, object: &Tolerant<Eip>) {
+        let Some(name) = object.metadata.name.as_deref() else {
+            return;
+        };
+        let name: Arc<str> = name.into();
+        let next = self.written.get(&name).map_or(0, |written| written.next);
+        let status = object
+            .parsed
+            .as_ref()
+            .ok()
+            .and_then(|eip| eip.status.clone())
+            .unwrap_or_default();
+        let finalizers = object.meta().finalizers.iter().flatten();
+        let finalizer = finalizers
+            .into_iter()
+            .any(|known| known == keys::OPENELB_IPAM_FINALIZER);
+        let generation = object.metadata.generation;
+        self.written.insert(
+            name.clone(),
+            Written {
+                status,
+                generation,
+                next,
+                finalizer,
+            },
+        );
+        self.due.insert(name);
+    }
+
+    /// Forgets an Eip.
+    pub(crate) fn gone(&mut self, name: &str) {
+        self.written.remove(name);
+        self.due.remove(name);
+    }
+
+    /// Eips whose view may have changed.
+    pub(crate) fn changed(&mut self, names: BTreeSet<Arc<str>>) {
+        self.due.extend(
+            names
+                .into_iter()
+                .filter(|name| self.written.contains_key(name)),
+        );
+    }
+
+    /// When to call [`write`](Self::write) again.
+    pub(crate) fn next(&self) -> Option<Millis> {
+        if self.running.len() >= PARALLEL {
+            return None;
+        }
+        self.due
+            .iter()
+            .filter_map(|name| Some(self.written.get(name)?.next))
+            .min()
+    }
+
+    /// Writes what is due and differs.
+    pub(crate) fn write(&mut self, index: &Index, client: &Client, now: Millis) {
+        let due: Vec<_> = self.due.iter().cloned().collect();
+        for name in due {
+            let Some(written) = self.written.get_mut(&name) else {
+                continue;
+            };
+            if written.next > now {
+                continue;
+            }
+            if self.running.len() >= PARALLEL {
+                return;
+            }
+            self.due.remove(&name);
+            if written.finalizer {
+                self.running
+                    .spawn(take_finalizer(client.clone(), name.clone()));
+                written.next = now.saturating_add(PAUSE);
+            }
+            let Some(view) = index.eip_view(&name) else {
+                continue;
+            };
+            if says_the_same(&view, written) {
+                continue;
+            }
+            written.next = now.saturating_add(PAUSE);
+            let body = json!({"status": status(&view, written, jiff::Timestamp::now())});
+            self.running.spawn(write(client.clone(), name, body));
+        }
+    }
+
+    /// Waits until a write has ended; for ever when none runs.
+    pub(crate) async fn ended(&mut self) {
+        match self.running.join_next().await {
+            Some(Ok((name, true))) => {
+                self.due.insert(name);
+            }
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn write(client: Client, name: Arc<str>, body: Value) -> (Arc<str>, bool) {
+    let api: Api<Eip> = Api::all(client);
+    let params = PatchParams::apply(FIELD_MANAGER);
+    let patch = Patch::Merge(body);
+    let result = timeout(
+        Duration::from_secs(10),
+        api.patch_status(&name, &params, &patch),
+    )
+    .await;
+    let failed = match result {
+        Ok(Ok(_)) => false,
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => false,
+        Ok(Err(error)) => {
+            tracing::warn!(eip = &*name, %error, "cannot write the status of the Eip; trying again");
+            true
+        }
+        Err(_) => true,
+    };
+    (name, failed)
+}
+
+async fn take_finalizer(client: Client, name: Arc<str>) -> (Arc<str>, bool) {
+    let api: Api<Eip> = Api::all(client);
+    let failed = super::finalizers::take_off(&api, &name, keys::OPENELB_IPAM_FINALIZER).await;
+    (name, failed.is_err())
+}
+
+/// The conditions that are ours, as they are.
+fn conditions(status: &EipStatus) -> BTreeMap<&str, Said> {
+    let said = status.conditions.iter().map(|condition| {
+        let said = Said {
+            holds: condition.status == "True",
+            reason: condition.reason.as_str().into(),
+            message: condition.message.as_str().into(),
+        };
+        (condition.type_.as_str(), said)
+    });
+    said.collect()
+}
+
+fn says_the_same(view: &EipView, written: &Written) -> bool {
+    let status = &written.status;
+    let known = conditions(status);
+    let (first, last) = ends(view);
+    view.conditions
+        .iter()
+        .all(|(kind, said)| known.get(kind) == Some(said))
+        && status.used == view.used
+        && status.usage == view.usage
+        && status.pool_size == view.pool_size
+        && status.occupied == view.occupied
+        && status.ready == view.ready
+        && status.first_ip == first
+        && status.last_ip == last
+        && status.v4 == is_v4(view)
+}
+
+fn ends(view: &EipView) -> (String, String) {
+    let text = |address: std::net::IpAddr| address.to_string();
+    view.ends
+        .map_or_else(Default::default, |(first, last)| (text(first), text(last)))
+}
+
+fn is_v4(view: &EipView) -> bool {
+    view.ends.is_some_and(|(first, _)| first.is_ipv4())
+}
+
+/// A merge patch; `used` is replaced by naming what is no longer in it.
+fn status(view: &EipView, written: &Written, now: jiff::Timestamp) -> Value {
+    let gone = written
+        .status
+        .used
+        .keys()
+        .filter(|address| !view.used.contains_key(*address));
+    let mut used: serde_json::Map<String, Value> =
+        gone.map(|address| (address.clone(), Value::Null)).collect();
+    used.extend(
+        view.used
+            .iter()
+            .map(|(address, services)| (address.clone(), json!(services))),
+    );
+    let (first, last) = ends(view);
+    let known = conditions(&written.status);
+    let mut all: Vec<Value> = view
+        .conditions
+        .iter()
+        .map(|(kind, said)| {
+            let before = known.get(kind);
+            let mut value = wire::condition(kind, said, before, written.generation, now);
+            let since = written
+                .status
+                .conditions
+                .iter()
+                .find(|condition| condition.type_ == *kind);
+            if let (Value::Object(fields), Some(since)) = (&mut value, since) {
+                fields
+                    .entry("lastTransitionTime")
+                    .or_insert_with(|| json!(wire::time(since.last_transition_time.0)));
+            }
+            value
+        })
+        .collect();
+    // Conditions of others stay.
+    let others = written.status.conditions.iter();
+    all.extend(
+        others
+            .filter(|other| !view.conditions.contains_key(other.type_.as_str()))
+            .map(|other| json!(other)),
+    );
+    json!({
+        "occupied": view.occupied,
+        "usage": view.usage,
+        "poolSize": view.pool_size,
+        "used": used,
+        "firstIP": first,
+        "lastIP": last,
+        "ready": view.ready,
+        "v4": is_v4(view),
+        "conditions": all,
+    })
+}

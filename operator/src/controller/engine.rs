@@ -1,0 +1,482 @@
+//! The one task that owns the index: takes in what happens, decides, starts work, takes in its end.
+//!
+//! Services are worked on in parallel, never one Service twice at the same time. What a user just did
+//! goes before what is found at the start or put right in the background. Nothing is decided before
+//! every kind was listed once, and nothing is written unless this process leads.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openelb_ipam::ledger::Outcome;
+use openelb_ipam::{Index, Millis, News, ServiceKey};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::eips::Statuses;
+use super::execute::{self, Fresh, Job, Report};
+use super::feed::{Change, Kind};
+use super::finalizers;
+use super::metrics::Metrics;
+use super::news::Reporter;
+use crate::process::Context;
+use crate::process::Gate;
+
+/// How many changes are taken in before work is started again.
+const BATCH: usize = 256;
+
+/// Which of two Services goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// Somebody just did something.
+    User,
+    /// It was found so.
+    Repair,
+}
+
+/// Services whose turn comes, each once, in order of rank and age in the queue.
+#[derive(Default)]
+struct Queue {
+    order: BTreeMap<(Rank, i64, u64), ServiceKey>,
+    places: HashMap<ServiceKey, (Rank, i64, u64)>,
+    next: u64,
+}
+
+impl Queue {
+    fn push(&mut self, key: ServiceKey, rank: Rank, created: i64) {
+        if let Some(place) = self.places.get(&key).copied() {
+            if place.0 <= rank {
+                return;
+            }
+            self.order.remove(&place);
+        }
+        // Repair goes by age of the Service, so that of those that wait the oldest is served first.
+        let age = if rank == Rank::Repair { created } else { 0 };
+        let place = (rank, age, self.next);
+        self.next = self.next.wrapping_add(1);
+        self.order.insert(place, key.clone());
+        self.places.insert(key, place);
+    }
+
+    fn pop(&mut self) -> Option<ServiceKey> {
+        let (_, key) = self.order.pop_first()?;
+        self.places.remove(&key);
+        Some(key)
+    }
+}
+
+/// What was told of a kind since its list began.
+#[derive(Default)]
+struct Listing {
+    complete: bool,
+    services: Option<HashSet<ServiceKey>>,
+    names: Option<HashSet<String>>,
+}
+
+pub(crate) struct Engine {
+    context: Context,
+    workers: usize,
+    news: Reporter,
+    metrics: Metrics,
+    index: Index,
+    queue: Queue,
+    busy: HashMap<ServiceKey, bool>,
+    running: JoinSet<Report>,
+    pending_news: HashMap<ServiceKey, Vec<News>>,
+    backoff: Backoff,
+    statuses: Statuses,
+    listings: BTreeMap<Kind, Listing>,
+    namespaces: BTreeSet<String>,
+    began: Instant,
+    leads: bool,
+}
+
+impl Engine {
+    pub(crate) fn new(context: Context, workers: usize, news: Reporter, metrics: Metrics) -> Self {
+        Self {
+            context,
+            workers,
+            news,
+            metrics,
+            index: Index::default(),
+            queue: Queue::default(),
+            busy: HashMap::new(),
+            running: JoinSet::new(),
+            pending_news: HashMap::new(),
+            backoff: Backoff::default(),
+            statuses: Statuses::default(),
+            listings: Kind::ALL
+                .into_iter()
+                .map(|kind| (kind, Listing::default()))
+                .collect(),
+            namespaces: BTreeSet::new(),
+            began: Instant::now(),
+            leads: false,
+        }
+    }
+
+    /// Runs until shutdown; work that is under way is brought to its end.
+    pub(crate) async fn run(
+        mut self,
+        mut feed: mpsc::Receiver<Change>,
+        mut leading: watch::Receiver<bool>,
+        synced: Gate,
+    ) {
+        let shutdown = self.context.shutdown.clone();
+        let mut changes = Vec::with_capacity(BATCH);
+        let mut was_complete = false;
+        loop {
+            if self.is_complete() && !was_complete {
+                was_complete = true;
+                synced.open();
+                tracing::info!(addresses = self.index.counts().1, "everything is known");
+                self.review();
+            }
+            self.work();
+            let wake = self.next_wake();
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Ok(()) = leading.changed() => {
+                    self.leads = *leading.borrow_and_update();
+                    self.metrics.leader.set(self.leads.into());
+                    self.review();
+                }
+                Some(ended) = self.running.join_next() => match ended {
+                    Ok(report) => self.ended(report),
+                    Err(error) => tracing::error!(%error, "an executor ended unexpectedly"),
+                },
+                () = self.statuses.ended() => {}
+                count = feed.recv_many(&mut changes, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                    for change in changes.drain(..) {
+                        self.take_in(change);
+                    }
+                }
+                () = sleep_until(wake) => {}
+            }
+            if !self.leads && *leading.borrow() {
+                self.leads = true;
+                self.metrics.leader.set(1);
+                self.review();
+            }
+        }
+        let finish = async {
+            while let Some(ended) = self.running.join_next().await {
+                if let Ok(report) = ended {
+                    self.ended(report);
+                }
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(5), finish)
+            .await
+            .is_err()
+        {
+            tracing::warn!("some work was not finished; the next leader finishes it");
+        }
+    }
+
+    fn now(&self) -> Millis {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.listings.values().all(|listing| listing.complete)
+    }
+
+    fn works(&self) -> bool {
+        self.leads && self.is_complete()
+    }
+
+    /// Looks at every Service: at the start, and when this process begins to lead.
+    fn review(&mut self) {
+        if self.works() {
+            for key in self.index.keys() {
+                self.enqueue(key, Rank::Repair);
+            }
+            let eips = self.index.eips().into_iter().collect();
+            self.statuses.changed(eips);
+        }
+    }
+
+    fn enqueue(&mut self, key: ServiceKey, rank: Rank) {
+        if !self.works() {
+            return;
+        }
+        if let Some(again) = self.busy.get_mut(&key) {
+            *again = true;
+            return;
+        }
+        let created = self
+            .index
+            .service(&key)
+            .map_or(0, |service| service.created);
+        self.queue.push(key, rank, created);
+    }
+
+    fn take_woken(&mut self) {
+        for key in self.index.take_woken() {
+            self.enqueue(key, Rank::Repair);
+        }
+        let changed = self.index.take_changed_eips();
+        self.statuses.changed(changed);
+    }
+
+    /// Starts as much work as may run at the same time.
+    fn work(&mut self) {
+        self.take_woken();
+        if !self.works() {
+            return;
+        }
+        let now = self.now();
+        for key in self.backoff.due(now) {
+            self.enqueue(key, Rank::Repair);
+        }
+        while self.running.len() < self.workers {
+            let Some(key) = self.queue.pop() else { break };
+            if self.backoff.holds(&key) || self.busy.contains_key(&key) {
+                continue;
+            }
+            self.start(key, now);
+            self.take_woken();
+        }
+        self.statuses.write(&self.index, &self.context.client, now);
+        let (waiting, addresses) = self.index.counts();
+        self.metrics
+            .waiting
+            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.metrics
+            .addresses
+            .set(i64::try_from(addresses).unwrap_or(i64::MAX));
+        self.metrics
+            .queued
+            .set(i64::try_from(self.queue.order.len()).unwrap_or(i64::MAX));
+    }
+
+    fn start(&mut self, key: ServiceKey, now: Millis) {
+        if self
+            .index
+            .service(&key)
+            .is_some_and(|service| service.openelb_finalizer)
+        {
+            let api: kube::Api<k8s_openapi::api::core::v1::Service> =
+                kube::Api::namespaced(self.context.client.clone(), &key.namespace);
+            let name = key.name.clone();
+            tokio::spawn(async move {
+                let done =
+                    finalizers::take_off(&api, &name, openelb_api::keys::OPENELB_FINALIZER).await;
+                if let Err(error) = done {
+                    tracing::debug!(%name, %error, "cannot take OpenELB's finalizer off");
+                }
+            });
+        }
+        let Some(decision) = self.index.plan(&key, now) else {
+            return;
+        };
+        let service = self.index.service(&key);
+        let job = Job {
+            before: service.and_then(|service| service.status.allocated.clone()),
+            generation: service.and_then(|service| service.generation),
+            plan: decision.plan,
+        };
+        self.busy.insert(key.clone(), false);
+        self.pending_news.insert(key, decision.news);
+        self.running
+            .spawn(execute::run(self.context.client.clone(), job));
+    }
+
+    fn ended(&mut self, report: Report) {
+        let now = self.now();
+        let Report { job, end, fresh } = report;
+        let key = job.plan.subject.key.clone();
+        let again = self.busy.remove(&key).unwrap_or(false);
+        let news = self.pending_news.remove(&key).unwrap_or_default();
+        self.index.conclude(&job.plan, end.as_ref().ok(), now);
+        match fresh {
+            Fresh::NotRead => {}
+            Fresh::Found(facts) => drop(self.index.apply_service(*facts, now)),
+            Fresh::Gone => drop(self.index.remove_service(&key, None, now)),
+        }
+        match end {
+            Ok(conclusion) if conclusion.outcome == Outcome::Done => {
+                self.metrics.plans.inc();
+                self.backoff.succeeded(&key);
+                for news in news {
+                    tracing::info!(service = %key, ?news);
+                    self.news.say(&job.plan.subject, news);
+                }
+                if again || self.index.has_leftovers(&key) {
+                    self.enqueue(key, Rank::Repair);
+                }
+            }
+            Ok(conclusion) => {
+                self.metrics.conflicts.inc();
+                tracing::debug!(service = %key, outcome = ?conclusion.outcome, "deciding again");
+                self.backoff.failed(&key, now, rand::random());
+            }
+            Err(failure) => {
+                self.metrics.failures.inc();
+                tracing::warn!(service = %key, error = %failure, "trying again");
+                self.backoff.failed(&key, now, rand::random());
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        if !self.works() {
+            return None;
+        }
+        let next = [self.backoff.next(), self.statuses.next()]
+            .into_iter()
+            .flatten()
+            .min()?;
+        Some(self.began + Duration::from_millis(next))
+    }
+
+    fn take_in(&mut self, change: Change) {
+        let now = self.now();
+        match change {
+            Change::Begin(kind) => self.begin(kind),
+            Change::End(kind) => self.end(kind, now),
+            Change::Service(facts) => {
+                let key = facts.key.clone();
+                if let Some(Listing {
+                    services: Some(seen),
+                    ..
+                }) = self.listings.get_mut(&Kind::Service)
+                {
+                    seen.insert(key.clone());
+                }
+                if self.index.apply_service(*facts, now) {
+                    self.enqueue(key, Rank::User);
+                }
+            }
+            Change::ServiceGone(key, uid) => {
+                if self.index.remove_service(&key, Some(&uid), now) {
+                    self.enqueue(key, Rank::User);
+                }
+            }
+            Change::Record(stored) => {
+                self.saw(Kind::Record, || stored.record.address.to_string());
+                self.index.apply_record(*stored, now);
+            }
+            Change::RecordGone(address, uid) => self.index.remove_record(address, &uid, now),
+            Change::BadRecord(name, why) => {
+                tracing::warn!(
+                    eipaddress = name,
+                    why,
+                    "an EipAddress says nothing usable; it is left alone"
+                );
+            }
+            Change::Eip(object) => {
+                let name = object.metadata.name.clone().unwrap_or_default();
+                self.saw(Kind::Eip, || name.clone());
+                match &object.parsed {
+                    Ok(eip) => self.index.apply_eip(eip),
+                    Err(why) => self.index.reject_eip(&name, why.clone()),
+                }
+                self.statuses.seen(&object);
+            }
+            Change::EipGone(name) => {
+                self.index.remove_eip(&name);
+                self.statuses.gone(&name);
+            }
+            Change::Namespace(name, labels) => {
+                self.saw(Kind::Namespace, || name.clone());
+                self.index.apply_namespace(&name, labels);
+                self.namespaces.insert(name);
+            }
+            Change::NamespaceGone(name) => {
+                self.index.remove_namespace(&name);
+                self.namespaces.remove(&name);
+            }
+        }
+    }
+
+    fn saw(&mut self, kind: Kind, name: impl FnOnce() -> String) {
+        if let Some(Listing {
+            names: Some(seen), ..
+        }) = self.listings.get_mut(&kind)
+        {
+            seen.insert(name());
+        }
+    }
+
+    fn begin(&mut self, kind: Kind) {
+        let listing = self.listings.entry(kind).or_default();
+        // The first list finds nothing to compare with.
+        let compare = listing.complete;
+        listing.services = (compare && kind == Kind::Service).then(HashSet::new);
+        listing.names = (compare && kind != Kind::Service).then(HashSet::new);
+    }
+
+    /// A list is complete: what was known and is not in it is gone.
+    fn end(&mut self, kind: Kind, now: Millis) {
+        let listing = self.listings.entry(kind).or_default();
+        listing.complete = true;
+        if let Some(seen) = listing.services.take() {
+            for key in self
+                .index
+                .keys()
+                .into_iter()
+                .filter(|key| !seen.contains(key))
+            {
+                if self.index.remove_service(&key, None, now) {
+                    self.enqueue(key, Rank::User);
+                }
+            }
+        }
+        let Some(seen) = self.listings.entry(kind).or_default().names.take() else {
+            return;
+        };
+        match kind {
+            Kind::Service => {}
+            Kind::Record => {
+                let gone: Vec<_> = self
+                    .index
+                    .addresses()
+                    .filter(|address| !seen.contains(&address.to_string()))
+                    .collect();
+                for address in gone {
+                    if let Some(uid) = self.index.record_uid(address).cloned() {
+                        self.index.remove_record(address, &uid, now);
+                    }
+                }
+            }
+            Kind::Eip => {
+                let gone: Vec<Arc<str>> = self
+                    .index
+                    .eips()
+                    .into_iter()
+                    .filter(|name| !seen.contains(&**name))
+                    .collect();
+                for name in gone {
+                    self.index.remove_eip(&name);
+                    self.statuses.gone(&name);
+                }
+            }
+            Kind::Namespace => {
+                let gone: Vec<_> = self
+                    .namespaces
+                    .iter()
+                    .filter(|name| !seen.contains(*name))
+                    .cloned()
+                    .collect();
+                for name in gone {
+                    self.index.remove_namespace(&name);
+                    self.namespaces.remove(&name);
+                }
+            }
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

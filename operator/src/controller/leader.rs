@@ -1,0 +1,119 @@
+//! Which process works: the holder of the Lease `openelb-controller`, which is OpenELB's own, so that the
+//! two never allocate side by side.
+//!
+//! The Lease only keeps two processes from doing the same work. What keeps them from harm is the ledger.
+
+use std::time::Duration;
+
+use kube_lease_manager::LeaseManagerBuilder;
+use openelb_api::keys;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::execute::FIELD_MANAGER;
+use crate::process::Context;
+
+/// How long giving the Lease back may take at the end.
+const RESIGNATION: Duration = Duration::from_secs(3);
+/// Between attempts to reach the Lease at the start.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Taking part in the election.
+pub(crate) struct Election {
+    leading: watch::Receiver<bool>,
+    resign: CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+/// A name that no other process has: the host's (in a pod, the pod's).
+pub(crate) fn default_identity() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| format!("controller-{:08x}", rand::random::<u32>()))
+}
+
+impl Election {
+    /// Without an election: this process always works.
+    pub(crate) fn won() -> Self {
+        Self {
+            leading: watch::channel(true).1,
+            resign: CancellationToken::new(),
+            task: None,
+        }
+    }
+
+    /// Takes part until [`resign`](Self::resign).
+    pub(crate) fn join(context: &Context, identity: &str, seconds: u64) -> Self {
+        let (sender, leading) = watch::channel(false);
+        let resign = CancellationToken::new();
+        let builder = {
+            let (client, namespace, identity) = (
+                context.client.clone(),
+                context.namespace.clone(),
+                identity.to_owned(),
+            );
+            move || {
+                LeaseManagerBuilder::new(client.clone(), keys::CONTROLLER_LEASE)
+                    .with_namespace(namespace.clone())
+                    .with_identity(identity.clone())
+                    .with_field_manager(format!("{FIELD_MANAGER}-{identity}"))
+                    .with_duration(seconds)
+                    .with_grace((seconds / 2).max(1))
+            }
+        };
+        let stop = resign.clone();
+        let task = tokio::spawn(async move {
+            let manager = loop {
+                match stop.run_until_cancelled(builder().build()).await {
+                    None => return,
+                    Some(Ok(manager)) => break manager,
+                    Some(Err(error)) => {
+                        tracing::warn!(%error, "cannot read or create the Lease; trying again");
+                        sleep(RETRY).await;
+                    }
+                }
+            };
+            let (mut state, held) = manager.watch().await;
+            loop {
+                let leads = *state.borrow_and_update();
+                if sender.send_replace(leads) != leads {
+                    tracing::info!(leads, "leadership changed");
+                }
+                if !matches!(
+                    stop.run_until_cancelled(state.changed()).await,
+                    Some(Ok(()))
+                ) {
+                    break;
+                }
+            }
+            sender.send_replace(false);
+            // The library gives the Lease back when nobody listens any more.
+            drop(state);
+            if timeout(RESIGNATION, held).await.is_err() {
+                tracing::warn!("could not give the Lease back; the next leader waits for its end");
+            }
+        });
+        Self {
+            leading,
+            resign,
+            task: Some(task),
+        }
+    }
+
+    /// Whether this process leads.
+    pub(crate) fn leading(&self) -> watch::Receiver<bool> {
+        self.leading.clone()
+    }
+
+    /// Gives the Lease back, so that a standby takes over at once.
+    pub(crate) async fn resign(self) {
+        self.resign.cancel();
+        if let Some(task) = self.task {
+            drop(task.await);
+        }
+    }
+}

@@ -13,6 +13,7 @@
 pub mod bgp;
 pub mod control_plane;
 mod folder;
+pub mod ipam;
 pub mod lan;
 mod namespace;
 pub mod network;

@@ -2,5 +2,6 @@
 
 mod chart;
 mod crds;
+mod ipam;
 mod kubernetes;
 mod speaker;

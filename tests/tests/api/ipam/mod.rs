@@ -1,0 +1,3 @@
+//! Address management with real controllers and a real API server.
+
+mod serving;

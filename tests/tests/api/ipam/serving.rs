@@ -1,0 +1,215 @@
+//! A Service comes, gets an address, changes its mind, goes.
+
+use anyhow::{Result, ensure};
+use kube::ResourceExt;
+use kube::api::Api;
+use openelb_api::keys;
+use openelb_api::v1alpha2::Eip;
+use openelb_tests::ipam::{Asks, Bed, allocated, service, spec};
+use openelb_tests::{Deadline, eventually};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_service_gets_the_lowest_free_address_and_everything_says_so() -> Result<()> {
+    let bed = Bed::start().await?;
+    let _controller = bed.controller("one")?;
+    bed.eip("lan", "192.0.2.10-192.0.2.20").await?;
+    bed.create(&service("web").eip("lan")).await?;
+    bed.shows("web", &["192.0.2.10"]).await?;
+
+    let web = bed.services("default").get("web").await?;
+    assert_eq!(web.labels().get(keys::EIP).map(String::as_str), Some("lan"));
+    assert!(web.finalizers().is_empty());
+    let (status, reason, message) = allocated(&web).unwrap();
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "Allocated"));
+    assert_eq!(message, "192.0.2.10 from Eip lan");
+
+    let record = bed.record("192.0.2.10").await?.unwrap();
+    assert_eq!(record.spec.eip, "lan");
+    assert_eq!(record.spec.services.len(), 1);
+    assert_eq!(record.spec.services[0].name, "web");
+    assert_eq!(Some(&record.spec.services[0].uid), web.uid().as_ref());
+
+    let eips: Api<Eip> = Api::all(bed.client());
+    eventually("the Eip's status", Deadline::SHORT, async || {
+        let status = eips.get("lan").await?.status.unwrap_or_default();
+        ensure!(status.usage == 1 && status.pool_size == 11, "{status:?}");
+        ensure!(
+            status.used.get("192.0.2.10").map(String::as_str) == Some("default/web"),
+            "{status:?}"
+        );
+        ensure!(
+            status.first_ip == "192.0.2.10" && status.last_ip == "192.0.2.20",
+            "{status:?}"
+        );
+        ensure!(status.ready && status.v4 && !status.occupied, "{status:?}");
+        Ok(())
+    })
+    .await?;
+    bed.audit().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_address_is_given_back_when_the_service_opts_out_changes_type_or_goes() -> Result<()> {
+    let bed = Bed::start().await?;
+    let _controller = bed.controller("one")?;
+    bed.eip("lan", "192.0.2.10-192.0.2.20").await?;
+    for (name, address) in [
+        ("a", "192.0.2.10"),
+        ("b", "192.0.2.11"),
+        ("c", "192.0.2.12"),
+    ] {
+        bed.create(&service(name).eip("lan")).await?;
+        bed.shows(name, &[address]).await?;
+    }
+    bed.patch("a", json!({"metadata": {"annotations": null}}))
+        .await?;
+    bed.patch("b", spec(&json!({"type": "ClusterIP"}))).await?;
+    bed.delete("c").await?;
+    for address in ["192.0.2.10", "192.0.2.11", "192.0.2.12"] {
+        eventually("the record to go", Deadline::SHORT, async || {
+            let record = bed.record(address).await?;
+            ensure!(record.is_none(), "{record:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    bed.shows("a", &[]).await?;
+    bed.shows("b", &[]).await?;
+    let a = bed.services("default").get("a").await?;
+    assert_eq!(a.labels().get(keys::EIP), None);
+    bed.audit().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_better_wish_is_met_before_the_old_address_goes_and_a_bad_one_loses_nothing() -> Result<()>
+{
+    let bed = Bed::start().await?;
+    let _controller = bed.controller("one")?;
+    bed.eip("lan", "192.0.2.0/24").await?;
+    bed.eip("dmz", "198.51.100.0/24").await?;
+    bed.create(&service("web").eip("lan")).await?;
+    bed.shows("web", &["192.0.2.0"]).await?;
+    bed.patch("web", spec(&json!({"loadBalancerIP": "192.0.2.77"})))
+        .await?;
+    bed.shows("web", &["192.0.2.77"]).await?;
+    bed.patch("web", spec(&json!({"loadBalancerIP": "203.0.113.1"})))
+        .await?;
+    let message = bed.refuses("web", "AddressOutsideEip").await?;
+    assert!(
+        message.contains("203.0.113.1 is not among the addresses that Eip lan gives"),
+        "{message}"
+    );
+    bed.shows("web", &["192.0.2.77"]).await?;
+    let annotations = json!({keys::EIP: "dmz", keys::ADDRESS: "198.51.100.5"});
+    bed.patch("web", json!({"metadata": {"annotations": annotations}}))
+        .await?;
+    bed.shows("web", &["198.51.100.5"]).await?;
+    let web = bed.services("default").get("web").await?;
+    assert_eq!(web.labels().get(keys::EIP).map(String::as_str), Some("dmz"));
+    eventually("one record", Deadline::SHORT, async || bed.audit().await).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn services_that_asked_by_name_share_an_address_and_others_do_not() -> Result<()> {
+    let bed = Bed::start().await?;
+    let _controller = bed.controller("one")?;
+    bed.eip("lan", "192.0.2.0/24").await?;
+    bed.create(&service("http").ip("192.0.2.9").port(80))
+        .await?;
+    bed.shows("http", &["192.0.2.9"]).await?;
+    bed.create(&service("https").ip("192.0.2.9").port(443))
+        .await?;
+    bed.shows("https", &["192.0.2.9"]).await?;
+    bed.create(&service("again").ip("192.0.2.9").port(80))
+        .await?;
+    let message = bed.refuses("again", "AddressInUse").await?;
+    assert!(
+        message.contains("default/http holds it and exposes port 80/TCP too"),
+        "{message}"
+    );
+    assert_eq!(
+        bed.record("192.0.2.9").await?.unwrap().spec.services.len(),
+        2
+    );
+
+    // A Service that is edited into a collision is the one that loses.
+    bed.patch(
+        "https",
+        spec(&json!({"ports": [{"name": "p80", "port": 80}]})),
+    )
+    .await?;
+    bed.shows("https", &[]).await?;
+    bed.shows("http", &["192.0.2.9"]).await?;
+
+    // The waiting one is served as soon as the holder goes.
+    bed.delete("http").await?;
+    eventually("one of the two to be served", Deadline::SHORT, async || {
+        let (https, again) = (bed.shown("https").await?, bed.shown("again").await?);
+        ensure!(https.len() + again.len() == 1, "{https:?} {again:?}");
+        Ok(())
+    })
+    .await?;
+    eventually("a clean ledger", Deadline::SHORT, async || {
+        bed.audit().await
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn both_families_come_go_and_come_back_with_the_policy() -> Result<()> {
+    let bed = Bed::start().await?;
+    let _controller = bed.controller("one")?;
+    bed.eip("lan", "192.0.2.0/24, 2001:db8::/64").await?;
+    bed.create(&service("web").dual_stack("RequireDualStack"))
+        .await?;
+    bed.shows("web", &["192.0.2.0", "2001:db8::"]).await?;
+    bed.patch(
+        "web",
+        spec(&json!({"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"], "clusterIPs": null})),
+    )
+    .await?;
+    bed.shows("web", &["192.0.2.0"]).await?;
+    bed.patch(
+        "web",
+        spec(&json!({"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4", "IPv6"]})),
+    )
+    .await?;
+    bed.shows("web", &["192.0.2.0", "2001:db8::1"]).await?;
+    eventually("a clean ledger", Deadline::SHORT, async || {
+        bed.audit().await
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_service_that_requires_both_families_waits_with_empty_hands() -> Result<()> {
+    let bed = Bed::start().await?;
+    let _controller = bed.controller("one")?;
+    bed.eip("four", "192.0.2.0/24").await?;
+    bed.create(&service("web").dual_stack("RequireDualStack"))
+        .await?;
+    let message = bed.refuses("web", "FamilyMissing").await?;
+    assert!(message.contains("IPv6"), "{message}");
+    assert!(bed.record("192.0.2.0").await?.is_none());
+    bed.create(&service("easy").dual_stack("PreferDualStack"))
+        .await?;
+    bed.shows("easy", &["192.0.2.0"]).await?;
+    bed.eip("six", "2001:db8::/64").await?;
+    eventually("both to have both", Deadline::SHORT, async || {
+        let (web, easy) = (bed.shown("web").await?, bed.shown("easy").await?);
+        ensure!(web.len() == 2 && easy.len() == 2, "{web:?} {easy:?}");
+        Ok(())
+    })
+    .await?;
+    eventually("a clean ledger", Deadline::SHORT, async || {
+        bed.audit().await
+    })
+    .await?;
+    Ok(())
+}

@@ -5,12 +5,14 @@
 //!
 //! 1. [`ControlPlane`]: etcd and kube-apiserver (and kube-controller-manager) on loopback.
 //! 2. [`Network`]: nodes, a switch, a router and clients, with FRR, BIRD and GoBGP; inside a [`scenario`].
+//! 3. [`Cluster`]: both, with real nodes; faults of every kind, and a [`Prober`] that sees what they do to traffic.
 //!
 //! Everything a world starts dies with the program that started it, however that ends. Every wait is for a condition
 //! and has a deadline; what was seen instead is in the error. Logs go to a [`Folder`] that is removed when all went
 //! well, and whose place is printed when it did not.
 
 pub mod bgp;
+pub mod cluster;
 pub mod control_plane;
 mod folder;
 pub mod ipam;
@@ -26,6 +28,7 @@ pub mod tools;
 mod wait;
 
 pub use bgp::{Bgp, Peer, Software};
+pub use cluster::{Cluster, Image, Node, ProxyMode};
 pub use control_plane::{ControlPlane, Identity};
 pub use folder::Folder;
 pub use lan::Lan;

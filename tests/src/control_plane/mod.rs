@@ -204,6 +204,30 @@ impl ControlPlane {
         &self.keys.authority.own.certificate
     }
 
+    /// The file of the same.
+    #[must_use]
+    pub fn authority_file(&self) -> &Path {
+        &self.keys.authority.own.certificate_file
+    }
+
+    /// A server certificate for a node, and its key.
+    pub(crate) fn serving(
+        &self,
+        file: &str,
+        name: &str,
+        addresses: &[std::net::IpAddr],
+    ) -> Result<(std::path::PathBuf, std::path::PathBuf)> {
+        let user = format!("system:node:{name}");
+        let pair = self.keys.authority.server(
+            &self.folder,
+            file,
+            (&user, &["system:nodes"]),
+            &[name],
+            addresses,
+        )?;
+        Ok((pair.certificate_file, pair.key_file))
+    }
+
     /// etcd, to be stopped, paused and restarted.
     #[must_use]
     pub fn etcd(&self) -> &Process {

@@ -165,6 +165,37 @@ impl Network {
         &self.folder
     }
 
+    /// Leads every host but the clients to the nodes' pods.
+    pub(crate) async fn route_pods(&self) -> Result<()> {
+        let hosts = self.nodes.iter().chain([&self.router]);
+        futures::future::try_join_all(
+            hosts.map(|host| self.route_pods_of(&host.namespace, host.name())),
+        )
+        .await?;
+        self.route_pods_of(&Namespace::own(), "").await
+    }
+
+    async fn route_pods_of(&self, namespace: &Namespace, name: &str) -> Result<()> {
+        let mut lines = String::new();
+        for (number, node) in (1..).zip(&self.nodes) {
+            if node.name() != name {
+                writeln!(lines, "route add 10.244.{number}.0/24 via {}", node.v4)?;
+                writeln!(
+                    lines,
+                    "route add fd00:244:0:{number:x}::/64 via {}",
+                    node.v6
+                )?;
+            }
+        }
+        namespace.ip(&lines).await
+    }
+
+    /// Gives a node that forgot them its addresses and routes, as its disk would.
+    pub(crate) async fn restore(&self, node: &Host) -> Result<()> {
+        self.address(node).await?;
+        self.route_pods_of(&node.namespace, node.name()).await
+    }
+
     fn on_segment(&self) -> impl Iterator<Item = &Host> {
         self.nodes.iter().chain([&self.router, &self.lan_client])
     }

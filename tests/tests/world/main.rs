@@ -1,6 +1,7 @@
 //! The test world's own tests: each level starts, breaks as asked, and leaves nothing behind.
 
 mod bgp;
+mod cluster;
 mod control_plane;
 mod network;
 mod nothing_left;

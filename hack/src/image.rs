@@ -16,6 +16,9 @@ use clap::ValueEnum;
 use crate::command::{cargo, program, read, root, say, show};
 use crate::prerequisites;
 
+/// What stands before `openelb-COMPONENT` in the images' names, as the chart has it.
+const REPOSITORY: &str = "docker.io/openelb-rs";
+
 /// What an image holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Component {
@@ -116,7 +119,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value = "x86_64")]
     arch: Arch,
     /// What stands before `openelb-COMPONENT` in the image's name.
-    #[arg(long, default_value = "docker.io/openelb-rs")]
+    #[arg(long, default_value = REPOSITORY)]
     repository: String,
     /// The tag; `v` and the version of this tree when not given, as the chart has it.
     #[arg(long)]
@@ -127,6 +130,23 @@ pub(crate) struct Args {
     /// Compile and collect the binaries for `docker build`, and make no image.
     #[arg(long)]
     binaries_only: bool,
+}
+
+/// Builds all images as the lab takes them, quickly.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn for_the_lab() -> Result<()> {
+    run(&Args {
+        components: Vec::new(),
+        profile: Profile::Lab,
+        arch: Arch::X86_64,
+        repository: REPOSITORY.to_owned(),
+        tag: None,
+        output: None,
+        binaries_only: false,
+    })
+    .map(drop)
 }
 
 /// Builds what was asked for and says where it is.

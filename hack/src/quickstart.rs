@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::command::{cargo, program, root, say, show};
-use crate::prerequisites;
+use crate::{image, prerequisites};
 
 /// What to do with the cluster.
 #[derive(clap::Args)]
@@ -47,10 +47,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         prerequisites::tools(&["all"])
     })?;
     step("openelb-rs and its images", || {
-        let mut image = cargo();
-        image.args(["run", "--quiet", "--package", "hack", "--"]);
-        image.args(["image", "--profile", "lab"]);
-        show(image)?;
+        image::for_the_lab()?;
         let mut build = cargo();
         build.args(["build", "--quiet", "--package", "openelb-tests", "--bins"]);
         show(build).map(drop)

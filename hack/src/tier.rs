@@ -199,6 +199,9 @@ fn end_to_end(tier: Tier, filter: &[String]) -> Result<Tally> {
     let mut build = cargo();
     build.args(["build", "--quiet", "--workspace", "--bins"]);
     show(build)?;
+    if tier == Tier::Cluster {
+        crate::image::for_the_lab()?;
+    }
     let mut tests = cargo();
     tests
         .args([

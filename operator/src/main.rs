@@ -8,6 +8,7 @@ mod announce;
 mod controller;
 mod peering;
 mod picture;
+mod prepare;
 mod process;
 mod speaker;
 
@@ -35,6 +36,8 @@ enum Command {
     Speaker(speaker::Args),
     /// Run controller and speaker in one process.
     All(AllArgs),
+    /// Make a cluster ready for an installation or an upgrade; what the chart runs first.
+    Prepare(prepare::Args),
     /// Print the version as JSON.
     Version,
 }
@@ -66,6 +69,11 @@ fn main() -> ExitCode {
         Command::Speaker(args) => {
             process::run(common, SPEAKER_PORT, |context| -> LocalBoxFuture<_> {
                 Box::pin(speaker::run(args, context))
+            })
+        }
+        Command::Prepare(args) => {
+            process::run(common, CONTROLLER_PORT, |context| -> LocalBoxFuture<_> {
+                Box::pin(prepare::run(args, context))
             })
         }
         Command::All(args) => {

@@ -1,9 +1,15 @@
 //! The chart, as helm renders it: what holds for every set of values, and that a real API server takes all of it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test's helpers may panic as the test itself"
+)]
+
 use std::collections::BTreeSet;
 
-use openelb_tests::ControlPlane;
 use openelb_tests::product::{NAMESPACE, render};
+use openelb_tests::{ControlPlane, Deadline, Program, binary};
 use serde_json::Value;
 
 /// Sets of values that people use; the empty one first.
@@ -191,4 +197,128 @@ async fn a_key_that_everybody_knows_is_not_installed() {
     assert!(of_kind(&objects, "Secret").is_empty());
     let given = render(VALUES[4]).await.unwrap();
     assert_eq!(of_kind(&given, "Secret").len(), 1);
+}
+
+/// The install job's program with the rights that the chart gives it, twice: the second run changes nothing.
+#[tokio::test]
+async fn the_install_job_prepares_a_cluster_with_just_its_rights() {
+    let control = ControlPlane::config()
+        .controller_manager()
+        .start()
+        .await
+        .unwrap();
+    let account = control
+        .service_account(NAMESPACE, "openelb-install")
+        .await
+        .unwrap();
+    grant_install_rights(&control).await;
+    leave_a_speaker_of_openelb(&control).await;
+    let mut versions = BTreeSet::new();
+    for _ in 0..2 {
+        let prepare = Program::new("prepare", binary("openelb-operator").unwrap())
+            .args(["prepare", "--metrics-addr=0", "--crds", "--pod-security"])
+            .args(["--memberlist", "--replace-openelb"])
+            .arg("--kubeconfig")
+            .arg(account.kubeconfig())
+            .start(control.folder().path())
+            .unwrap();
+        let status = prepare.ended(Deadline::LONG).await.unwrap();
+        assert!(status.success(), "{}", prepare.log());
+        let seen = control
+            .kubectl(&[
+                "get",
+                "crd/eips.network.kubesphere.io",
+                "crd/eipaddresses.network.kubesphere.io",
+                "crd/bgpconfs.network.kubesphere.io",
+                "crd/bgppeers.network.kubesphere.io",
+                "--output=jsonpath={.items[*].metadata.resourceVersion}",
+            ])
+            .await
+            .unwrap();
+        let key = control
+            .kubectl(&[
+                "get",
+                "secret/memberlist",
+                "--namespace",
+                NAMESPACE,
+                "--output=jsonpath={.data.key}",
+            ])
+            .await
+            .unwrap();
+        assert!(key.len() > 40);
+        versions.insert((seen, key));
+    }
+    assert_eq!(
+        versions.len(),
+        1,
+        "the second run changed something: {versions:?}"
+    );
+    let label = control
+        .kubectl(&[
+            "get",
+            "namespace",
+            NAMESPACE,
+            "--output=jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}",
+        ])
+        .await
+        .unwrap();
+    assert_eq!(label, "privileged");
+    let left = control
+        .kubectl(&[
+            "get",
+            "daemonsets",
+            "--namespace",
+            NAMESPACE,
+            "--output=name",
+        ])
+        .await
+        .unwrap();
+    assert_eq!(left, "", "OpenELB's DaemonSet is still there");
+}
+
+/// What the chart lets the install job do.
+async fn grant_install_rights(control: &ControlPlane) {
+    let rights: Vec<Value> = render(&[])
+        .await
+        .unwrap()
+        .into_iter()
+        .filter(|object| {
+            object["metadata"]["name"] == "openelb-install"
+                && object["apiVersion"] == "rbac.authorization.k8s.io/v1"
+        })
+        .collect();
+    assert_eq!(rights.len(), 4);
+    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": rights});
+    let file = control
+        .folder()
+        .write("rights.json", list.to_string())
+        .unwrap();
+    control
+        .kubectl(&["apply", "--filename", file.to_str().unwrap()])
+        .await
+        .unwrap();
+}
+
+/// A DaemonSet as OpenELB's chart leaves it.
+async fn leave_a_speaker_of_openelb(control: &ControlPlane) {
+    let openelb = serde_json::json!({
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "openelb-speaker", "namespace": NAMESPACE},
+        "spec": {
+            "selector": {"matchLabels": {"app": "openelb", "helm.sh/chart": "openelb-0.6.1"}},
+            "template": {
+                "metadata": {"labels": {"app": "openelb", "helm.sh/chart": "openelb-0.6.1"}},
+                "spec": {"containers": [{"name": "speaker", "image": "speaker"}]},
+            },
+        },
+    });
+    let file = control
+        .folder()
+        .write("openelb.json", openelb.to_string())
+        .unwrap();
+    control
+        .kubectl(&["create", "--filename", file.to_str().unwrap()])
+        .await
+        .unwrap();
 }

@@ -76,6 +76,16 @@ impl Errors {
         self.0.push(error);
     }
 
+    /// The value, or a note of what is wrong with it.
+    pub(crate) fn take<T>(&mut self, result: Result<T, FieldError>) -> Option<T> {
+        result.map_err(|error| self.push(error)).ok()
+    }
+
+    /// The value, or notes of all that is wrong with it.
+    pub(crate) fn take_all<T>(&mut self, result: Result<T, Invalid>) -> Option<T> {
+        result.map_err(|errors| self.0.extend(errors.0)).ok()
+    }
+
     /// The finished value when nothing was noted and there is one.
     pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, Invalid> {
         match value {

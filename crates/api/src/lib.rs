@@ -7,6 +7,7 @@
 //! Wire types (`v1alpha2`) mirror the stored JSON and are read leniently; [`Tolerant`] keeps an object that cannot be
 //! read at all from stopping the others. Domain types are made from them by `TryFrom`, with errors a user can act on.
 
+pub mod bgp;
 pub mod crd;
 mod field;
 pub mod keys;

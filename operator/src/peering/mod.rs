@@ -1,12 +1,9 @@
 //! BgpConf and BgpPeer in the terms of the BGP speaker: pure, and shared by speaker and controller.
 //!
 //! [`conf`] reads the speakers' own side, [`peer`] one peer; [`plan`] puts together what the speaker
-//! of one node runs. A fault harms the object that has it and nothing else. [`ignored`] names the
-//! fields that OpenELB accepted and that have no effect.
+//! of one node runs. A fault harms the object that has it and nothing else.
 
 pub(crate) mod conf;
-#[cfg(test)]
-pub(crate) mod ignored;
 pub(crate) mod peer;
 mod plan;
 

@@ -65,7 +65,11 @@ pub struct BgpConfSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub families: Vec<i64>,
     /// Accepted for OpenELB's sake: concerns received routes, of which none are used.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "is_default"
+    )]
     pub use_multiple_paths: bool,
     /// Graceful restart (RFC 4724) for all peers that do not say otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,8 +98,12 @@ pub struct GracefulRestart {
     /// Helps peers that restart, but is not helped.
     #[serde(default, skip_serializing_if = "is_default")]
     pub helper_only: bool,
-    /// Seconds after a restart until End-of-RIB is sent at the latest; 360 when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Accepted, without effect: End-of-RIB is sent as soon as the routes are.
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub deferral_time: Option<i64>,
     /// A session that ends by NOTIFICATION or hold time counts as a restart too (RFC 8538).
     #[serde(default, skip_serializing_if = "is_default")]
@@ -104,19 +112,39 @@ pub struct GracefulRestart {
     #[serde(default, skip_serializing_if = "is_default")]
     pub longlived_enabled: bool,
     /// Accepted, without effect.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub stale_routes_time: Option<i64>,
     /// Accepted, without effect.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub peer_restart_time: Option<i64>,
     /// Accepted, without effect.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "is_default"
+    )]
     pub peer_restarting: bool,
     /// Accepted, without effect.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "is_default"
+    )]
     pub local_restarting: bool,
     /// Accepted, without effect.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "is_default"
+    )]
     pub mode: String,
 }
 

@@ -142,31 +142,59 @@ pub struct PeerConf {
     ))]
     pub peer_as: Option<i64>,
     /// Accepted, without effect: there are no peer groups.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "is_default"
+    )]
     pub peer_group: String,
     /// Accepted, without effect: follows from the AS numbers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub peer_type: Option<i64>,
     /// `NONE`, `ALL` or `REPLACE`. Accepted: our paths carry no private AS but the own one.
     #[serde(default, skip_serializing_if = "is_default")]
     pub remove_private_as: String,
     /// Accepted, without effect.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "is_default"
+    )]
     pub route_flap_damping: bool,
     /// Accepted, without effect: communities are always sent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub send_community: Option<i64>,
     /// The interface of a peer without an address (unnumbered, by IPv6 link-local addresses).
     #[serde(default, skip_serializing_if = "is_default")]
     pub neighbor_interface: String,
     /// Accepted, without effect: there are no VRFs.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "is_default"
+    )]
     pub vrf: String,
-    /// Concerns received routes, of which none are used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Accepted, without effect: concerns received routes, of which none are used.
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub allow_own_as: Option<i64>,
-    /// Puts the own AS number in place of the peer's in the path.
-    #[serde(default, skip_serializing_if = "is_default")]
+    /// Accepted, without effect: our paths carry no AS number but the own one.
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "is_default"
+    )]
     pub replace_peer_as: bool,
     /// Keeps the session down.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -209,7 +237,11 @@ pub struct TimersConfig {
     #[serde(default, skip_serializing_if = "is_default")]
     pub keepalive_interval: String,
     /// Accepted, without effect.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "is_default"
+    )]
     pub minimum_advertisement_interval: String,
 }
 
@@ -218,13 +250,21 @@ pub struct TimersConfig {
 #[serde(rename_all = "camelCase")]
 pub struct Transport {
     /// Accepted, without effect.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "is_default"
+    )]
     pub mtu_discovery: bool,
     /// Waits for the peer to connect.
     #[serde(default, skip_serializing_if = "is_default")]
     pub passive_mode: bool,
     /// Accepted, without effect.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "is_default"
+    )]
     pub remote_address: String,
     /// The peer's port; 179 when absent or 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -235,7 +275,11 @@ pub struct Transport {
     ))]
     pub remote_port: Option<i64>,
     /// Accepted, without effect.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub tcp_mss: Option<i64>,
 }
 

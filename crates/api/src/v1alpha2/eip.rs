@@ -57,7 +57,12 @@ pub struct EipSpec {
     #[serde(default, skip_serializing_if = "is_default")]
     pub disable: bool,
     /// Accepted for OpenELB's sake; has no effect.
-    #[serde(default, skip_serializing_if = "is_default", rename = "usingKnownIPs")]
+    #[serde(
+        deserialize_with = "super::lenient::ignored",
+        default,
+        skip_serializing_if = "is_default",
+        rename = "usingKnownIPs"
+    )]
     pub using_known_ips: bool,
     /// Smaller is preferred where several Eips suit a Service that names none.
     #[serde(default, skip_serializing_if = "is_default")]

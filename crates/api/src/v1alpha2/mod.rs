@@ -10,6 +10,7 @@ mod bgpconf;
 mod bgppeer;
 mod eip;
 mod eipaddress;
+mod lenient;
 
 pub use bgpconf::*;
 pub use bgppeer::*;

@@ -6,7 +6,9 @@ use kube::ResourceExt;
 
 use super::{Change, EipFacts, Verdict, View, fields, interface, spelling};
 use crate::{
-    AddressRange, Labels, RangeSet, is_default, keys,
+    AddressRange, Labels, RangeSet,
+    bgp::PathAttributes,
+    is_default, keys,
     v1alpha2::{Eip, EipSpec, OnAddressRemoved, Protocol},
 };
 
@@ -136,6 +138,14 @@ fn syntax(spec: &EipSpec, verdict: &mut Verdict) {
         && let Err(error) = Labels::read("spec.nodeSelector", selector)
     {
         verdict.denials.push(error.to_string());
+    }
+    if let Some(Err(invalid)) = spec.bgp.as_ref().map(PathAttributes::try_from) {
+        // The items of lists: numbers have field rules of their own.
+        let items = invalid
+            .errors()
+            .iter()
+            .filter(|error| error.path.ends_with(']'));
+        verdict.denials.extend(items.map(ToString::to_string));
     }
     for (index, namespace) in spec.namespaces.iter().enumerate() {
         if !is_dns_label(namespace) {

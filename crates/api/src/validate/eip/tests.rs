@@ -377,3 +377,16 @@ fn defaults_are_written_only_where_absent_and_only_once() {
     );
     assert_eq!(complete_eip(&raw, Some(&raw)), []);
 }
+
+#[test]
+fn communities_must_be_ones() {
+    let verdict = created(json!({
+        "address": "192.168.0.1",
+        "bgp": {"communities": ["65000:100", "99999:1"], "aggregationLength": 33},
+    }));
+    let denials = verdict.denials.join("; ");
+    assert!(
+        denials.contains("spec.bgp.communities[1]: \"99999:1\" must be two numbers up to 65535")
+    );
+    assert_eq!(denials.matches("aggregationLength").count(), 1, "{denials}");
+}

@@ -1,9 +1,18 @@
 //! Fields that are accepted for OpenELB's sake and have no effect.
 
-use openelb_api::v1alpha2::{BgpConfSpec, BgpPeerSpec, GracefulRestart};
+use crate::v1alpha2::{BgpConfSpec, BgpPeerSpec, EipSpec, GracefulRestart};
+
+/// The fields of an Eip that are set and have no effect.
+#[must_use]
+pub fn of_eip(spec: &EipSpec) -> Vec<&'static str> {
+    let mut fields = Fields::default();
+    fields.note(spec.using_known_ips, "usingKnownIPs");
+    fields.0
+}
 
 /// The fields of a BgpConf that are set and have no effect.
-pub(crate) fn of_conf(spec: &BgpConfSpec) -> Vec<&'static str> {
+#[must_use]
+pub fn of_conf(spec: &BgpConfSpec) -> Vec<&'static str> {
     let mut fields = Fields::default();
     fields.note(spec.use_multiple_paths, "useMultiplePaths");
     fields.note(
@@ -17,7 +26,8 @@ pub(crate) fn of_conf(spec: &BgpConfSpec) -> Vec<&'static str> {
 }
 
 /// The fields of a BgpPeer that are set and have no effect.
-pub(crate) fn of_peer(spec: &BgpPeerSpec) -> Vec<&'static str> {
+#[must_use]
+pub fn of_peer(spec: &BgpPeerSpec) -> Vec<&'static str> {
     let mut fields = Fields::default();
     if let Some(conf) = &spec.conf {
         fields.note(!conf.peer_group.is_empty(), "conf.peerGroup");

@@ -157,9 +157,7 @@ impl Speakers {
     /// # Errors
     /// It cannot be started.
     pub fn prober(&self, vip: &str) -> Result<Prober> {
-        let name = format!("prober-{}", rand::random::<u32>());
-        let program = Program::new(&name, tool()?).args(["probe", vip]);
-        Ok(Prober(self.lan.start("client", program)?))
+        Prober::start(&self.lan, vip)
     }
 }
 
@@ -196,6 +194,16 @@ pub struct Move {
 }
 
 impl Prober {
+    /// Starts a prober on the host `client`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(lan: &Lan, vip: &str) -> Result<Self> {
+        let name = format!("prober-{}", rand::random::<u32>());
+        let program = Program::new(&name, tool()?).args(["probe", vip]);
+        Ok(Self(lan.start("client", program)?))
+    }
+
     /// All datagrams so far whose fate is known, in the order of sending.
     #[must_use]
     pub fn probes(&self) -> Vec<Probe> {

@@ -35,7 +35,7 @@ const PROBES: u8 = 3;
 const PROBE_GAP: Duration = Duration::from_millis(200);
 
 /// A process that did not run for this long must not trust what it believed before.
-pub(crate) const PAUSE: Duration = Duration::from_millis(600);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 /// How long it then listens before it answers again.
 const LISTEN: Duration = Duration::from_millis(500);
 

@@ -68,7 +68,7 @@ impl Profile {
             Self::Default => Parameters {
                 probe_period: ms(50),
                 probe_rtt: ms(18),
-                suspicion: ms(280),
+                suspicion: ms(340),
                 gossip_period: ms(40),
                 steady_after: ms(3_000),
             },

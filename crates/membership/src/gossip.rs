@@ -48,7 +48,9 @@ const NOBODY_AFTER: Duration = Duration::from_millis(300);
 /// A met member's facts are waited for at most this long.
 const FACTS_WITHIN: Duration = Duration::from_secs(1);
 /// A core that was not called for this long (it asks to be every 100 ms) was paused.
-const PAUSE: Duration = Duration::from_millis(600);
+const PAUSE: Duration = Duration::from_secs(1);
+/// Lateness of the own timers that is no sign of trouble.
+const PUNCTUAL: Duration = Duration::from_millis(15);
 /// How often the core wants to be called at least.
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
@@ -326,6 +328,10 @@ impl Gossip {
             self.counts.pauses += 1;
             self.unsettle(now);
         }
+        let late = now.saturating_duration_since(self.deadline());
+        if late > PUNCTUAL {
+            self.give_credit(late);
+        }
         self.last = now;
         while let Some(entry) = self.timers.first_entry() {
             if entry.key().0 > now {
@@ -373,6 +379,18 @@ impl Gossip {
             self.next_ask = now + ASK;
         }
         self.drain(now);
+    }
+
+    /// A node that was late itself may have been late to hear of others: suspects get that much
+    /// more time to refute (the idea of Lifeguard, <https://arxiv.org/abs/1707.00788>).
+    fn give_credit(&mut self, late: Duration) {
+        let credit = late.min(self.parameters.suspicion);
+        let all = std::mem::take(&mut self.timers);
+        for ((due, sequence), timer) in all {
+            let suspect = matches!(timer, Timer::ChangeSuspectToDown { .. });
+            let due = if suspect { due + credit } else { due };
+            self.timers.insert((due, sequence), timer);
+        }
     }
 
     /// When [`Self::tick`] is due next.

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Datagrams handled before other work gets its turn.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
 
 /// Addresses of the other speakers; this node's own may be among them.
 pub type Seeds = Arc<BTreeSet<SocketAddr>>;
@@ -193,13 +193,15 @@ impl Task {
             .set_seeds(seeds.borrow_and_update().as_ref().clone(), Instant::now());
         let mut seeds_open = true;
         loop {
+            // What has been said meanwhile comes before the judgement that nothing was said.
+            self.receive(&mut buffer);
             self.gossip.tick(Instant::now());
             self.flush();
             self.publish();
             tokio::select! {
                 biased;
                 readable = self.socket.readable() => match readable {
-                    Ok(()) => self.receive(&mut buffer),
+                    Ok(()) => {}
                     Err(error) => tracing::warn!(%error, "membership socket"),
                 },
                 () = time::sleep_until(self.gossip.deadline().into()) => {}

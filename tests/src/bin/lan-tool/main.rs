@@ -1,5 +1,6 @@
 //! What runs on the hosts of a test LAN: a speaker without Kubernetes, an echo server, and the prober that judges.
 
+mod ask;
 mod echo;
 mod node;
 mod probe;
@@ -12,6 +13,8 @@ enum Command {
     Node(node::Args),
     /// Answer UDP datagrams with the own name, and TCP connections likewise.
     Echo(echo::Args),
+    /// Time the answers to ARP requests.
+    Ask(ask::Args),
     /// Send a datagram every few milliseconds and write who answered.
     Probe(probe::Args),
 }
@@ -24,6 +27,7 @@ async fn main() -> anyhow::Result<()> {
     match Command::parse() {
         Command::Node(args) => node::run(args).await,
         Command::Echo(args) => echo::run(args).await,
+        Command::Ask(args) => ask::run(args).await,
         Command::Probe(args) => probe::run(args).await,
     }
 }

@@ -1,0 +1,431 @@
+//! How long an address is gone when its node dies, stops or is killed, and what an answer costs; keepalived beside it.
+//!
+//! The judge is a datagram every 10 ms from another host on the LAN. `--soak SECONDS` instead counts changes of leader
+//! under full CPU load and 5 % loss of membership datagrams.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use openelb_tests::speakers::{Prober, Speakers, VIP, tool};
+use openelb_tests::{Deadline, Lan, Process, Program, eventually};
+use serde::Serialize;
+
+const NODES: [&str; 3] = ["alpha", "bravo", "charlie"];
+
+#[derive(Parser)]
+struct Args {
+    /// Write the figures to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Runs of each failure.
+    #[arg(long, default_value_t = 20)]
+    runs: usize,
+    /// `default`, `fast` or `calm`.
+    #[arg(long, default_value = "default")]
+    profile: String,
+    /// Count changes of leader under load and loss for so many seconds, and measure nothing else.
+    #[arg(long)]
+    soak: Option<u64>,
+    /// Without the CPU load.
+    #[arg(long)]
+    idle: bool,
+    /// Loss of membership datagrams in per cent, for `--soak`.
+    #[arg(long, default_value_t = 5)]
+    loss: u32,
+    /// Leave keepalived out.
+    #[arg(long)]
+    alone: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Measurement {
+    figure: String,
+    unit: String,
+    n: usize,
+    min: f64,
+    median: f64,
+    p99: f64,
+    max: f64,
+    reference: Option<String>,
+    ratio: Option<f64>,
+}
+
+impl Measurement {
+    fn of(figure: &str, unit: &str, mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            // The smallest value that at least this share of all do not exceed.
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                clippy::cast_precision_loss
+            )]
+            let rank = (share * values.len() as f64).ceil() as usize;
+            values
+                .get(rank.saturating_sub(1))
+                .copied()
+                .unwrap_or(f64::NAN)
+        };
+        Self {
+            figure: figure.to_owned(),
+            unit: unit.to_owned(),
+            n: values.len(),
+            min: at(0.0),
+            median: at(0.5),
+            p99: at(0.99),
+            max: at(1.0),
+            reference: None,
+            ratio: None,
+        }
+    }
+
+    fn beside(mut self, name: &str, reference: &Self) -> Self {
+        self.reference = Some(format!(
+            "{name}: median {:.1}, max {:.1} {}",
+            reference.median, reference.max, self.unit
+        ));
+        self.ratio = Some(self.median / reference.median).filter(|ratio| ratio.is_finite());
+        self
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    if let Some(seconds) = args.soak {
+        return soak(&args, seconds).await;
+    }
+    let mut figures = Vec::new();
+    let ours = silent_deaths(&args).await?;
+    if args.alone {
+        figures.push(ours);
+    } else {
+        let theirs = keepalived(args.runs).await?;
+        figures.push(ours.beside("keepalived, 100 ms advertisements", &theirs));
+        figures.push(theirs);
+    }
+    figures.push(killed(&args).await?);
+    figures.push(planned(&args).await?);
+    figures.push(thousand(&args).await?);
+    figures.extend(answers(&args).await?);
+    let text = serde_json::to_string_pretty(&figures)?;
+    if let Some(file) = &args.json {
+        std::fs::write(file, &text).with_context(|| format!("cannot write {}", file.display()))?;
+    } else {
+        println!("{text}");
+    }
+    Ok(())
+}
+
+fn others(leader: &str) -> Vec<&'static str> {
+    NODES.into_iter().filter(|node| *node != leader).collect()
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn wall() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The cable of the leader's node is cut behind the switch: no carrier is lost, no word is said.
+async fn silent_deaths(args: &Args) -> Result<Measurement> {
+    let speakers = Speakers::start(&NODES, &["--profile", &args.profile]).await?;
+    let mut gaps = Vec::new();
+    for run in 0..args.runs {
+        let leader = speakers.leader(VIP).await?;
+        let prober = speakers.prober(VIP)?;
+        prober.settled(20, |by| by == leader).await?;
+        // Not in step with anything that is periodic.
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..200))).await;
+        speakers.lan.cut(&leader)?;
+        let heirs = others(&leader);
+        let moved = prober.settled(30, |by| heirs.contains(&by)).await?;
+        eprintln!("silent death {run}: {:?}", moved.gap);
+        gaps.push(ms(moved.gap));
+        speakers.lan.mend(&leader)?;
+        prober.settled(30, |by| by == leader).await?;
+    }
+    Ok(Measurement::of("silent death", "ms", gaps))
+}
+
+/// From SIGKILL of the leading speaker, whose node lives, to the first datagram that another node answers.
+async fn killed(args: &Args) -> Result<Measurement> {
+    let mut speakers = Speakers::start(&NODES, &["--profile", &args.profile]).await?;
+    let mut times = Vec::new();
+    for _ in 0..args.runs {
+        let leader = speakers.leader(VIP).await?;
+        let prober = speakers.prober(VIP)?;
+        prober.settled(20, |by| by == leader).await?;
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..200))).await;
+        let began = wall();
+        speakers.node(&leader)?.kill().await;
+        times.push(until_moved(&prober, &leader, began).await?);
+        speakers.speak(&leader, &["--profile", &args.profile])?;
+        prober.settled(30, |by| by == leader).await?;
+    }
+    Ok(Measurement::of("killed", "ms", times))
+}
+
+async fn until_moved(prober: &Prober, leader: &str, began: u64) -> Result<f64> {
+    let heirs = others(leader);
+    prober.settled(30, |by| heirs.contains(&by)).await?;
+    let first = prober.probes().into_iter().find(|probe| {
+        probe.at >= began && probe.by.as_deref().is_some_and(|by| heirs.contains(&by))
+    });
+    let first = first.context("the address did not move")?;
+    Ok(ms(Duration::from_micros(first.at - began)))
+}
+
+/// Datagrams lost when the leading speaker stops, and when it returns.
+async fn planned(args: &Args) -> Result<Measurement> {
+    let mut speakers = Speakers::start(&NODES, &["--profile", &args.profile]).await?;
+    let mut lost = Vec::new();
+    for _ in 0..args.runs {
+        let leader = speakers.leader(VIP).await?;
+        let prober = speakers.prober(VIP)?;
+        prober.settled(20, |by| by == leader).await?;
+        speakers.node(&leader)?.stop().await?;
+        let heirs = others(&leader);
+        prober.settled(30, |by| heirs.contains(&by)).await?;
+        speakers.speak(&leader, &["--profile", &args.profile])?;
+        let moved = prober.settled(30, |by| by == leader).await?;
+        #[expect(clippy::cast_precision_loss)]
+        lost.push(moved.lost as f64);
+    }
+    Ok(Measurement::of("planned move lost", "datagrams", lost))
+}
+
+/// From the silent death of a node that leads about a thousand addresses to the announcement of the last of them.
+async fn thousand(args: &Args) -> Result<Measurement> {
+    let names = ["alpha", "bravo"];
+    let vips = ["--vips", "10.0.128.0/21", "--profile", &args.profile];
+    let speakers = Speakers::start(&names, &vips).await?;
+    let mut times = Vec::new();
+    for run in 0..args.runs {
+        let leads = eventually("both nodes to lead", Deadline::SHORT, async || {
+            let (a, b) = (
+                answering(&speakers, "alpha")?,
+                answering(&speakers, "bravo")?,
+            );
+            ensure!(a + b == 2046 && a > 0 && b > 0, "{a} and {b}");
+            Ok(a)
+        })
+        .await?;
+        let heir = speakers.lan.mac("bravo")?;
+        let dump = Program::new(&format!("tcpdump-{run}"), "tcpdump")
+            .args(["-i", "eth0", "-ttenl", "-Q", "in", "arp"]);
+        let dump = speakers.lan.start("client", dump)?;
+        eventually("tcpdump to listen", Deadline::SHORT, async || {
+            ensure!(dump.log().contains("listening on"), "{}", dump.log());
+            Ok(())
+        })
+        .await?;
+        let began = wall();
+        speakers.lan.cut("alpha")?;
+        let last = eventually(
+            "all addresses to be announced",
+            Deadline::SHORT,
+            async || {
+                let first = announced(&dump.log(), &heir, began);
+                // Refreshes of the heir's own addresses may be among them: at least all that moved must be.
+                ensure!(answering(&speakers, "bravo")? == 2046, "not all taken");
+                ensure!(first.len() >= leads, "{} of {leads}", first.len());
+                let mut times: Vec<u64> = first.into_values().collect();
+                times.sort_unstable();
+                times.get(leads - 1).copied().context("no announcement")
+            },
+        )
+        .await?;
+        times.push(ms(Duration::from_micros(last - began)));
+        speakers.lan.mend("alpha")?;
+        speakers.wait_steady(&names).await?;
+    }
+    Ok(Measurement::of("take-over 1,000", "ms", times))
+}
+
+/// The first announcement of each address by `mac` after `began`, from the lines of tcpdump.
+fn announced(dump: &str, mac: &str, began: u64) -> BTreeMap<String, u64> {
+    let mut first = BTreeMap::new();
+    for line in dump.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(time), Some(source)) = (words.next(), words.next()) else {
+            continue;
+        };
+        let Some((seconds, micros)) = time.split_once('.') else {
+            continue;
+        };
+        let (Ok(seconds), Ok(micros)) = (seconds.parse::<u64>(), micros.parse::<u64>()) else {
+            continue;
+        };
+        let at = seconds * 1_000_000 + micros;
+        let Some(rest) = line.split("who-has ").nth(1) else {
+            continue;
+        };
+        let Some(ip) = rest.split([' ', ',']).next() else {
+            continue;
+        };
+        if source == mac && at >= began && rest.contains(&format!("tell {ip},")) {
+            first.entry(ip.to_owned()).or_insert(at);
+        }
+    }
+    first
+}
+
+fn answering(speakers: &Speakers, node: &str) -> Result<usize> {
+    let log = speakers.node(node)?.log();
+    let last = log
+        .lines()
+        .rfind(|line| line.contains("\"answering\""))
+        .unwrap_or_default();
+    let count = last
+        .split("\"answering\":")
+        .nth(1)
+        .and_then(|rest| rest.trim_end_matches('}').parse().ok());
+    count.with_context(|| format!("{node}: {last}"))
+}
+
+/// What an answer takes, beside the kernel's own for its own address, and the memory of a speaker.
+async fn answers(args: &Args) -> Result<Vec<Measurement>> {
+    let vips = [
+        "--vips",
+        "10.0.100.1,10.0.128.0/19,10.0.192.0/21",
+        "--profile",
+        &args.profile,
+    ];
+    let speakers = Speakers::start(&["alpha"], &vips).await?;
+    speakers.leader(VIP).await?;
+    let mut took = Vec::new();
+    for target in [VIP, &speakers.lan.address("alpha")] {
+        let program = tool()?.display().to_string();
+        let text = speakers.lan.run("client", &[&program, "ask", target])?;
+        let micros = text
+            .lines()
+            .map(|line| Ok(line.parse::<f64>()? / 1e3))
+            .collect::<Result<Vec<f64>>>()?;
+        took.push(Measurement::of("request to answer", "us", micros));
+    }
+    let kernel = took.pop().context("no figure")?;
+    let ours = took.pop().context("no figure")?;
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", speakers.node("alpha")?.pid()))?;
+    let rss = status
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("VmRSS:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .trim()
+                .parse::<f64>()
+                .ok()
+        })
+        .context("no VmRSS")?;
+    Ok(vec![
+        ours.beside("the kernel's own address", &kernel),
+        Measurement::of("rss", "MB", vec![rss / 1024.0]),
+    ])
+}
+
+/// The same silent death under keepalived (VRRP version 3, advertisements every 100 ms).
+async fn keepalived(runs: usize) -> Result<Measurement> {
+    let lan = Lan::new(&["alpha", "bravo", "charlie", "client"])?;
+    let mut processes: Vec<Process> = Vec::new();
+    for (n, name) in (1..).zip(NODES) {
+        lan.run(name, &["sysctl", "-qw", "net.ipv4.ip_nonlocal_bind=1"])?;
+        let config = format!(
+            "vrrp_instance x {{\n version 3\n state BACKUP\n interface eth0\n virtual_router_id 7\n priority {}\n \
+             advert_int 0.1\n garp_master_delay 1\n virtual_ipaddress {{\n {VIP}/16 dev eth0\n }}\n}}\n",
+            200 - 10 * n
+        );
+        let file = lan.folder().write(format!("{name}.conf"), config)?;
+        let pid = lan.folder().join(format!("{name}.pid"));
+        let vrrp = lan.folder().join(format!("{name}.vrrp.pid"));
+        let program = Program::new(&format!("keepalived-{name}"), "keepalived")
+            .args(["--dont-fork", "--vrrp", "--log-console", "--use-file"])
+            .arg(file)
+            .arg("--pid")
+            .arg(pid)
+            .arg("--vrrp_pid")
+            .arg(vrrp);
+        processes.push(lan.start(name, program)?);
+        let echo = Program::new(&format!("echo-{name}"), tool()?).args(["echo", name, VIP]);
+        processes.push(lan.start(name, echo)?);
+    }
+    let mut gaps = Vec::new();
+    for run in 0..runs {
+        let prober = Prober::start(&lan, VIP)?;
+        prober.settled(50, |by| by == "alpha").await?;
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..200))).await;
+        lan.cut("alpha")?;
+        let moved = prober.settled(30, |by| by != "alpha").await?;
+        eprintln!("keepalived {run}: {:?}", moved.gap);
+        gaps.push(ms(moved.gap));
+        lan.mend("alpha")?;
+    }
+    for process in &processes {
+        process.check()?;
+        process.terminate();
+    }
+    Ok(Measurement::of("silent death, keepalived", "ms", gaps))
+}
+
+/// Changes of leader and of the members while nothing dies.
+async fn soak(args: &Args, seconds: u64) -> Result<()> {
+    let speakers = Speakers::start(&NODES, &["--profile", &args.profile]).await?;
+    let before: BTreeSet<String> = deaths(&speakers)?.into_iter().collect();
+    speakers.leader(VIP).await?;
+    let mut load = Vec::new();
+    if !args.idle {
+        let cores = std::thread::available_parallelism()?.get();
+        for n in 0..cores * 2 {
+            let burn = Program::new(&format!("burn-{n}"), "sh").args(["-c", "while :; do :; done"]);
+            load.push(speakers.lan.start("client", burn)?);
+        }
+    }
+    if args.loss > 0 {
+        speakers.lan.filter(&[&format!(
+            "udp dport 7946 numgen random mod 100 < {} drop",
+            args.loss
+        )])?;
+    }
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let after: Vec<String> = deaths(&speakers)?
+        .into_iter()
+        .filter(|line| !before.contains(line))
+        .collect();
+    drop(load);
+    for line in after.iter().take(20) {
+        println!("{line}");
+    }
+    println!(
+        "{} losses of a member or an address in {seconds} s",
+        after.len()
+    );
+    ensure!(after.is_empty(), "a node that lives was taken for dead");
+    Ok(())
+}
+
+/// Lines that tell of a missing member or a withdrawn address.
+fn deaths(speakers: &Speakers) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for node in NODES {
+        for line in speakers.node(node)?.log().lines() {
+            let incomplete = line.contains("\"alive\"")
+                && !NODES
+                    .iter()
+                    .all(|name| line.contains(&format!("\"{name}\"")));
+            let unsteady = line.contains("\"steady\":false");
+            if incomplete || unsteady || line.contains("Withdrawn") {
+                lines.push(format!("{node}: {line}"));
+            }
+        }
+    }
+    Ok(lines)
+}

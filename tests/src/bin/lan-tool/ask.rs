@@ -1,0 +1,69 @@
+//! Asks for an address by ARP again and again, one request after the other's answer, and writes how many nanoseconds
+//! each answer took.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use openelb_net::{Instruction, LinksWatch, PacketSocket};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    target: Ipv4Addr,
+    #[arg(long, default_value_t = 2000)]
+    count: u32,
+}
+
+/// Everything passes (`ret #262144`).
+const ALL: [Instruction; 1] = [Instruction {
+    code: 6,
+    jt: 0,
+    jf: 0,
+    k: 0x4_0000,
+}];
+
+pub(crate) async fn run(args: Args) -> Result<()> {
+    let links = LinksWatch::spawn().await?;
+    let links = links.subscribe().borrow().clone();
+    let link = links.by_name("eth0").context("no eth0")?;
+    let mac = link.mac.context("eth0 has no hardware address")?.0;
+    let own = link
+        .addresses
+        .iter()
+        .find_map(|net| match net.addr() {
+            std::net::IpAddr::V4(ip) => Some(ip),
+            std::net::IpAddr::V6(_) => None,
+        })
+        .context("eth0 has no IPv4 address")?;
+    let mut frame = [0xff; 6].to_vec();
+    frame.extend(mac);
+    frame.extend([0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(mac);
+    frame.extend(own.octets());
+    frame.extend([0; 6]);
+    frame.extend(args.target.octets());
+
+    let socket = PacketSocket::open(&ALL)?;
+    let mut buffer = [0; 2048];
+    for _ in 0..args.count {
+        let began = Instant::now();
+        socket.send(link.index, &frame)?;
+        loop {
+            let received =
+                tokio::time::timeout(Duration::from_secs(1), socket.receive(&mut buffer)).await;
+            let Ok(received) = received else {
+                bail!("{} does not answer", args.target)
+            };
+            let answer = buffer.get(..received?.length).unwrap_or_default();
+            // An ARP reply whose sender is the target.
+            if answer.get(12..14) == Some(&[8, 6])
+                && answer.get(21) == Some(&2)
+                && answer.get(28..32) == Some(&args.target.octets())
+            {
+                break;
+            }
+        }
+        println!("{}", began.elapsed().as_nanos());
+    }
+    Ok(())
+}

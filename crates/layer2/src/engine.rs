@@ -472,7 +472,8 @@ impl Engine {
                 self.send(&place, frame::probe(place.mac, ip));
             }
             Phase::Answering { step, .. } => {
-                let at = *step;
+                // IPv6 has one form only, so its first announcement stands for two steps.
+                let at = if ip.is_ipv6() { (*step).max(1) } else { *step };
                 *step = at.saturating_add(1);
                 let forms: &[Form] = match (at, ip) {
                     (0, IpAddr::V4(_)) => &[Form::Request],
@@ -561,3 +562,7 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

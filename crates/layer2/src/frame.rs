@@ -308,6 +308,22 @@ fn ndp(
     frame
 }
 
+/// A solicitation or advertisement with any body and the right checksum, for fuzzers.
+pub(crate) fn any_ndp(solicit: bool, source: Ipv6Addr, body: &[u8]) -> Vec<u8> {
+    let flags = NeighborAdvertisementHeader {
+        router: false,
+        solicited: false,
+        r#override: true,
+    };
+    let kind = if solicit {
+        Icmpv6Type::NeighborSolicitation
+    } else {
+        Icmpv6Type::NeighborAdvertisement(flags)
+    };
+    let mac = MacAddr([2, 0, 0, 0, 0, 9]);
+    ndp(mac, group_mac(ALL_NODES), source, ALL_NODES, kind, body)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -24,6 +24,8 @@ mod desired;
 mod engine;
 mod filter;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 mod responder;
 mod schedule;
 mod snapshot;

@@ -272,7 +272,7 @@ impl Gossip {
         self.drain(now);
     }
 
-    fn read(&mut self, from: SocketAddr, body: &[u8], now: Instant) {
+    pub(crate) fn read(&mut self, from: SocketAddr, body: &[u8], now: Instant) {
         match postcard::from_bytes(body) {
             Ok(Message::Swim(data)) => {
                 let result = self.foca.handle_data(data, &mut self.runtime);

@@ -16,6 +16,8 @@
 
 mod config;
 mod election;
+#[doc(hidden)]
+pub mod fuzz;
 mod gossip;
 mod members;
 mod seal;

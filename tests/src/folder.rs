@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// A folder that is removed on drop, unless the test is failing or `OPENELB_KEEP` is set: then its place is printed.
+use crate::janitor;
+
+/// A folder that is removed on drop, also when this program is killed, unless the test is failing or `OPENELB_KEEP` is set: then its place is printed.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
@@ -23,6 +25,7 @@ impl Folder {
             .tempdir()
             .with_context(|| format!("cannot make a folder for {what}"))?
             .keep();
+        janitor::watch(&path);
         Ok(Self {
             path,
             what: what.to_owned(),
@@ -65,10 +68,14 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if self.keep || std::thread::panicking() {
+        // Inside a world, the world's folder is kept or removed as a whole, from outside.
+        let inside = crate::scenario::inside().is_some();
+        if !inside && (self.keep || std::thread::panicking()) {
             println!("{}: logs are kept in {}", self.what, self.path.display());
-        } else {
+            janitor::keep(&self.path);
+        } else if !inside {
             let _ = std::fs::remove_dir_all(&self.path);
+            janitor::remove(&self.path);
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod control_plane;
 mod folder;
 pub mod ipam;
+mod janitor;
 pub mod lan;
 mod namespace;
 pub mod network;

@@ -3,13 +3,13 @@
 //! [`scenario`] starts this same test program again, for this one test, inside new mount, network, pid and uts
 //! namespaces with an empty `/run`. There the first process only reaps and waits; when it ends, the kernel kills all
 //! that is left in the world. It ends when the test ends, when the test is killed, and when the program outside dies
-//! in whatever way. Control groups and folders are no namespaces' business: a small program outside every world waits
-//! for its end and removes them.
+//! in whatever way. Control groups and folders are removed from outside.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Once;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -28,25 +28,6 @@ hostname openelb-world
 ip link set lo up || exit 1
 "$@" 2>&1 &
 wait $!
-"#;
-
-/// What cleans up outside: waits for the end of its input, which comes with the end of the program that holds the
-/// other side, then removes the world's folder and control groups (named after the folder) for as long as that takes.
-const AFTER: &str = r#"
-folder=$1 keep=$1.keep
-cat >/dev/null
-for attempt in $(seq 200); do
-    left=
-    for group in /sys/fs/cgroup/*/"$(basename "$folder")"* /sys/fs/cgroup/"$(basename "$folder")"*; do
-        [ -d "$group" ] || continue
-        find "$group" -depth -type d -exec rmdir {} + 2>/dev/null
-        [ -d "$group" ] && left=yes
-    done
-    [ -e "$keep" ] || rm -rf "$folder" 2>/dev/null || left=yes
-    [ "$left" ] || break
-    sleep 0.1
-done
-rm -f "$keep"
 "#;
 
 /// Tells one story in a world of its own: call it as the whole body of a `#[test]`. An error fails the test.
@@ -106,17 +87,26 @@ where
         .enable_all()
         .build()
         .context("no runtime")?;
-    runtime.block_on(async {
-        let outcome = story().await;
-        if std::env::var_os(STAY).is_some() {
-            if let Err(error) = &outcome {
-                println!("the story failed: {error:?}");
-            }
-            println!("the world stays until you press Ctrl-C");
-            let _ = tokio::signal::ctrl_c().await;
+    runtime.block_on(story())
+}
+
+/// Waits, where the user asked that the world stays, until the user has seen enough. What is dropped first calls this,
+/// so the world is still whole.
+pub(crate) fn stay() {
+    static STAYED: Once = Once::new();
+    let (Some(folder), Some(_)) = (inside(), std::env::var_os(STAY)) else {
+        return;
+    };
+    STAYED.call_once(|| {
+        let leave = folder.join("leave");
+        println!(
+            "the story has ended and the world stays, until `touch {}` or Ctrl-C",
+            leave.display()
+        );
+        while !leave.exists() {
+            std::thread::sleep(Duration::from_millis(200));
         }
-        outcome
-    })
+    });
 }
 
 fn outside(test: &str) -> Result<()> {
@@ -126,7 +116,6 @@ fn outside(test: &str) -> Result<()> {
         );
     }
     let mut folder = Folder::new("world")?;
-    let _janitor = janitor(folder.path())?;
     let program = std::env::current_exe().context("this program has no path")?;
     let mut world = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--", "unshare"])
@@ -143,18 +132,19 @@ fn outside(test: &str) -> Result<()> {
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, folder.path())
         .env("TMPDIR", folder.path())
-        .env("OPENELB_KEEP", "inside")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()
         .context("cannot start setpriv and unshare (util-linux)")?;
     if std::env::var_os(STAY).is_some() {
-        eprintln!("world: folder {}", folder.path().display());
+        eprintln!("world: its folder is {}", folder.path().display());
+        eprintln!("world: enter it with");
         eprintln!(
-            "world: enter with nsenter --target $(pgrep --parent {}) --mount --net --pid --uts --ipc",
+            "    nsenter --target $(pgrep --parent {}) --mount --net --pid --uts --ipc",
             world.id()
         );
+        eprintln!("world: and a host of it with `ip netns exec n1 bash`");
     }
     let mut ran = false;
     if let Some(output) = world.stdout.take() {
@@ -170,7 +160,6 @@ fn outside(test: &str) -> Result<()> {
         anyhow::bail!("the world did not run {test}: {status}");
     }
     if !status.success() {
-        std::fs::write(folder.path().with_extension("keep"), "")?;
         folder.keep();
         anyhow::bail!(
             "{test} failed inside its world ({status}); what was kept is in {}",
@@ -178,21 +167,6 @@ fn outside(test: &str) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Starts what cleans up after this program, however it ends. It lives in a session of its own, so that Ctrl-C does
-/// not reach it.
-fn janitor(folder: &Path) -> Result<ChildStdin> {
-    let mut child = Command::new("setsid")
-        .args(["bash", "-c", AFTER, "openelb-world-janitor"])
-        .arg(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .context("cannot start setsid (util-linux)")?;
-    child.stdin.take().context("the janitor has no input")
 }
 
 #[cfg(test)]

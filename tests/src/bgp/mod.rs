@@ -385,6 +385,11 @@ impl Daemon {
         self.namespace.run(&words).await
     }
 
+    /// Where its configuration and sockets are.
+    pub(crate) fn place(&self) -> &std::path::Path {
+        &self.place
+    }
+
     fn name(&self) -> String {
         format!("{} on {}", self.software.name(), self.namespace.name())
     }

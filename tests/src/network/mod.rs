@@ -18,6 +18,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::folder::Folder;
 use crate::namespace::Namespace;
+use crate::process::{Process, Program};
 
 /// How many nodes a network can have: their addresses end in 11 to 110.
 const MOST_NODES: u8 = 100;
@@ -85,6 +86,7 @@ pub struct Network {
     client: Host,
     lan_client: Host,
     switch: Namespace,
+    capture: Option<Process>,
     folder: Folder,
 }
 
@@ -99,7 +101,7 @@ impl Network {
             nodes <= MOST_NODES,
             "a network has at most {MOST_NODES} nodes, not {nodes}"
         );
-        let network = Self {
+        let mut network = Self {
             nodes: (1..=nodes)
                 .map(|number| Host::on_segment(&format!("n{number}"), "eth0", 10 + number))
                 .collect(),
@@ -112,9 +114,16 @@ impl Network {
             ),
             lan_client: Host::on_segment("lan", "eth0", 200),
             switch: Namespace::named("switch"),
+            capture: None,
             folder: Folder::new("network")?,
         };
         network.build().await.context("cannot make the network")?;
+        network.capture = Some(
+            network
+                .switch
+                .program(capture(&network.folder))
+                .start(network.folder.path())?,
+        );
         Ok(network)
     }
 
@@ -285,4 +294,44 @@ impl Network {
         }
         host.namespace.ip(&lines).await
     }
+}
+
+/// Keeps the last frames of the segment, in two files of 20 MB that take turns.
+fn capture(folder: &Folder) -> Program {
+    Program::new("tcpdump", "tcpdump")
+        .args([
+            "-i", "br0", "-n", "-U", "-s", "200", "-C", "20", "-W", "2", "-Z", "root", "-w",
+        ])
+        .arg(folder.join("segment.pcap"))
+}
+
+/// What every host's kernel knows, written down before it is gone.
+const RECORD: &str = r#"
+for file in /run/netns/*; do
+    case $file in */cni-*) continue ;; esac
+    {
+        for what in "-d addr" "route show table all" "-6 route show table all" "neigh" "-6 neigh"; do
+            echo "== ip $what"
+            nsenter --net="$file" ip $what
+        done
+    } >"$1/kernel-$(basename "$file").txt" 2>&1
+done
+true
+"#;
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        crate::scenario::stay();
+        record(RECORD, &[self.folder.path().as_os_str()]);
+    }
+}
+
+/// Runs a shell script that writes down the state of things; for at most ten seconds, since the things may hang.
+pub(crate) fn record(script: &str, args: &[&std::ffi::OsStr]) {
+    // Whether it succeeds is no concern of the test: it writes what it can.
+    let _ = std::process::Command::new("timeout")
+        .args(["10", "bash", "-c", script, "record"])
+        .args(args)
+        .stdin(std::process::Stdio::null())
+        .status();
 }

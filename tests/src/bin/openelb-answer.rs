@@ -1,9 +1,9 @@
 //! What answers in pods and behind load balancers: says who it is and whom it sees, over TCP and UDP.
 //!
-//! `serve PORT`: a TCP connection gets one line, `NODE POD PEER`, and after it whatever it sends; a UDP packet gets the
-//! same line. SIGTERM ends it at once, or after `LINGER` seconds in which it goes on answering. `pause` only waits.
+//! `serve PORT [ADDRESS…]`: a TCP connection gets one line, `NODE POD PEER`, and after it whatever it sends; a UDP packet gets the
+//! same line. UDP is answered from the addresses named; without any, from the one that the kernel chooses. SIGTERM ends it at once, or after `LINGER` seconds in which it goes on answering. `pause` only waits.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -21,11 +21,12 @@ async fn main() -> Result<()> {
         }
         Some("serve") => {
             let port = args.next().context("serve which port?")?.parse()?;
+            let addresses: Vec<IpAddr> = args.map(|arg| arg.parse()).collect::<Result<_, _>>()?;
             let linger = name("LINGER")
                 .parse()
                 .map_or(Duration::ZERO, Duration::from_secs);
             tokio::select! {
-                outcome = serve(port) => outcome?,
+                outcome = serve(port, &addresses) => outcome?,
                 () = async { end.recv().await; tokio::time::sleep(linger).await } => {}
             }
         }
@@ -34,21 +35,32 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn serve(port: u16) -> Result<()> {
-    let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    let listener = TcpListener::bind(address)
+async fn serve(port: u16, addresses: &[IpAddr]) -> Result<()> {
+    let any = [IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
         .await
-        .with_context(|| format!("cannot listen on {address}"))?;
-    let socket = UdpSocket::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address} (UDP)"))?;
-    tokio::spawn(async move {
-        loop {
-            if let Ok((stream, peer)) = listener.accept().await {
-                tokio::spawn(talk(stream, peer));
-            }
+        .with_context(|| format!("cannot listen on port {port}"))?;
+    let mut packets = tokio::task::JoinSet::new();
+    for address in if addresses.is_empty() {
+        &any
+    } else {
+        addresses
+    } {
+        let socket = UdpSocket::bind((*address, port))
+            .await
+            .with_context(|| format!("cannot listen on {address} port {port} (UDP)"))?;
+        packets.spawn(answer_packets(socket));
+    }
+    println!("listening on {port}");
+    loop {
+        tokio::select! {
+            Ok((stream, peer)) = listener.accept() => { tokio::spawn(talk(stream, peer)); }
+            Some(ended) = packets.join_next() => return ended?,
         }
-    });
+    }
+}
+
+async fn answer_packets(socket: UdpSocket) -> Result<()> {
     let mut packet = [0; 2048];
     loop {
         let (_, peer) = socket.recv_from(&mut packet).await?;

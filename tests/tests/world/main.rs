@@ -3,5 +3,6 @@
 mod bgp;
 mod cluster;
 mod control_plane;
+mod faults;
 mod network;
 mod nothing_left;

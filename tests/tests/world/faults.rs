@@ -1,0 +1,290 @@
+//! Level 2: what faults do to traffic, seen by the prober. The times are printed; only what must hold on any machine
+//! is asserted.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use openelb_tests::bgp::Daemon;
+use openelb_tests::{
+    Bgp, Deadline, Host, Network, Peer, Prober, Process, Program, Software, Target, Traffic,
+    binary, eventually, scenario,
+};
+
+const ROUTER: u32 = 65000;
+const NODES: u32 = 65001;
+const VIPS: [&str; 2] = ["203.0.113.9", "2001:db8:9::9"];
+
+/// Three nodes that serve the same two addresses and announce them by BIRD to FRR on the router.
+struct Bed {
+    network: Network,
+    router: Daemon,
+    speakers: Vec<Daemon>,
+    servers: Vec<Process>,
+}
+
+impl Bed {
+    async fn start(bfd: Option<u16>) -> Result<Self> {
+        let network = Network::start(3).await?;
+        let with = |peer: Peer| bfd.map_or(peer.clone(), |interval| peer.bfd(interval));
+        let config = network
+            .nodes()
+            .iter()
+            .fold(Bgp::new(ROUTER, network.router()), |config, node| {
+                config.peer(with(Peer::at(node.v4, NODES)))
+            });
+        let router = config
+            .start(Software::Frr, network.router(), network.folder())
+            .await?;
+        let (mut speakers, mut servers) = (Vec::new(), Vec::new());
+        for node in network.nodes() {
+            servers.push(serve(&network, node, &VIPS).await?);
+            let mut config =
+                Bgp::new(NODES, node).peer(with(Peer::at(network.router().v4, ROUTER)));
+            for vip in VIPS {
+                config = config.announce(vip.parse::<IpAddr>()?.into());
+            }
+            speakers.push(config.start(Software::Bird, node, network.folder()).await?);
+        }
+        let bed = Self {
+            network,
+            router,
+            speakers,
+            servers,
+        };
+        bed.converged(3).await?;
+        Ok(bed)
+    }
+
+    async fn converged(&self, hops: usize) -> Result<()> {
+        for vip in VIPS {
+            let prefix = vip.parse::<IpAddr>()?.into();
+            eventually(
+                &format!("{hops} next hops to {vip}"),
+                Deadline::LONG,
+                async || {
+                    let found = self.network.router().namespace().next_hops(prefix).await?;
+                    ensure!(found.len() == hops, "{found:?}");
+                    Ok(())
+                },
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    fn prober(&self) -> Result<Prober> {
+        Prober::start(self.network.client(), &targets(&VIPS)?)
+    }
+}
+
+fn targets(addresses: &[&str]) -> Result<Vec<Target>> {
+    let mut targets = Vec::new();
+    for address in addresses {
+        let address = (address.parse::<IpAddr>()?, 80).into();
+        targets.extend([Traffic::Tcp, Traffic::Udp].map(|traffic| Target { address, traffic }));
+    }
+    Ok(targets)
+}
+
+/// Gives a node these addresses and what answers on them.
+async fn serve(network: &Network, node: &Host, addresses: &[&str]) -> Result<Process> {
+    for address in addresses {
+        own(node, address).await?;
+    }
+    let process = node
+        .namespace()
+        .program(Program::new(
+            &format!("answer-{}", node.name()),
+            binary("openelb-answer")?,
+        ))
+        .args(["serve", "80"])
+        .args(addresses)
+        .env("NODE_NAME", node.name())
+        .env("POD_NAME", format!("pod-{}", node.name()))
+        .start(network.folder().path())?;
+    eventually("the server to listen", Deadline::SHORT, async || {
+        process.check()?;
+        ensure!(process.log().contains("listening"), "{:?}", process.log());
+        Ok(())
+    })
+    .await?;
+    Ok(process)
+}
+
+async fn own(node: &Host, address: &str) -> Result<()> {
+    let length = if address.contains(':') { 128 } else { 32 };
+    node.namespace()
+        .ip(&format!("addr add {address}/{length} dev lo\n"))
+        .await
+}
+
+#[test]
+fn flows_spread_over_three_speakers_and_keep_their_address() {
+    scenario(async || {
+        let bed = Bed::start(None).await?;
+        let mut prober = bed.prober()?;
+        prober.answered(800).await?;
+        let report = prober.stop().await?;
+        println!("answers by node: {:?}", report.by_node());
+        ensure!(
+            report.lost() + report.reset() + report.refused() == 0,
+            "{report}"
+        );
+        ensure!(report.kept_client(), "an address was changed:\n{report}");
+        let fair = report.answered() / 3;
+        for count in report.by_node().values() {
+            ensure!(
+                (fair / 2..fair * 2).contains(count),
+                "unfair: {:?}",
+                report.by_node()
+            );
+        }
+        ensure!(report.by_node().len() == 3, "{:?}", report.by_node());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_closed_session_moves_traffic_before_any_timer() {
+    scenario(async || {
+        let bed = Bed::start(None).await?;
+        let mut prober = bed.prober()?;
+        prober.answered(100).await?;
+        let (Some(speaker), Some(server)) = (bed.speakers.first(), bed.servers.first()) else {
+            anyhow::bail!("no bed")
+        };
+        let fault = prober.mark("n1's speaker and pod are killed");
+        tokio::join!(speaker.kill(), server.kill());
+        bed.converged(2).await?;
+        prober.answered(100).await?;
+        let report = prober.stop().await?;
+        println!(
+            "session closed: last failing probe {:?} after, gap {:?}\n{report}",
+            report.trouble_after(fault),
+            report.gap()
+        );
+        ensure!(report.failed_before(fault) == 0, "{report}");
+        // The hold time is 90 s: only the closed connection can have told the router.
+        ensure!(
+            report.trouble_after(fault) < Duration::from_secs(20),
+            "{report}"
+        );
+        ensure!(report.by_node().len() == 3, "{report}");
+        Ok(())
+    });
+}
+
+#[test]
+fn bfd_notices_a_dead_node_long_before_the_hold_time() {
+    scenario(async || {
+        let bed = Bed::start(Some(100)).await?;
+        for node in bed.network.nodes() {
+            eventually("BFD to be up", Deadline::LONG, async || {
+                let peers = bed.router.bfd_peers().await?;
+                ensure!(
+                    peers
+                        .iter()
+                        .any(|peer| peer.up && IpAddr::from(node.v4) == peer.address),
+                    "{peers:?}"
+                );
+                Ok(())
+            })
+            .await?;
+        }
+        let mut prober = bed.prober()?;
+        prober.answered(100).await?;
+        let fault = prober.mark("n1 is unplugged");
+        bed.network.unplug(bed.network.node("n1")?).await?;
+        bed.converged(2).await?;
+        prober.answered(100).await?;
+        let report = prober.stop().await?;
+        println!(
+            "BFD 3 × 100 ms: last failing probe {:?} after, gap {:?}\n{report}",
+            report.trouble_after(fault),
+            report.gap()
+        );
+        ensure!(
+            report.lost() > 0,
+            "nothing was lost, so nothing was unplugged:\n{report}"
+        );
+        ensure!(
+            report.trouble_after(fault) < Duration::from_secs(20),
+            "{report}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_restarted_router_finds_its_routes_again() {
+    scenario(async || {
+        let bed = Bed::start(None).await?;
+        bed.router.kill().await;
+        bed.router.restart().await?;
+        bed.converged(3).await?;
+        let mut prober = bed.prober()?;
+        prober.answered(100).await
+    });
+}
+
+/// A move of an address from a dead node to another on the segment, with or without an announcement.
+async fn moves_on_the_segment(announce: bool) -> Result<Duration> {
+    let vip = "10.0.0.100";
+    let network = Network::start(2).await?;
+    let [old, new] = network.nodes() else {
+        anyhow::bail!("two nodes")
+    };
+    let _old_server = serve(&network, old, &[vip]).await?;
+    let _new_server = serve(&network, new, &[]).await?;
+    let target = Target {
+        address: (vip.parse::<IpAddr>()?, 80).into(),
+        traffic: Traffic::Tcp,
+    };
+    let mut prober = Prober::start(network.lan_client(), &[target])?;
+    prober.answered(50).await?;
+    let fault = prober.mark("the old owner is unplugged, the new one takes the address");
+    network.unplug(old).await?;
+    own(new, vip).await?;
+    if announce {
+        new.namespace()
+            .run(&["arping", "-q", "-c", "2", "-U", "-I", "eth0", vip])
+            .await?;
+    }
+    prober.answered(50).await?;
+    let report = prober.stop().await?;
+    println!(
+        "announced: {announce}; last failing probe {:?} after\n{report}",
+        report.trouble_after(fault)
+    );
+    ensure!(
+        report.by_node().len() == 2,
+        "the address did not move:\n{report}"
+    );
+    Ok(report.trouble_after(fault))
+}
+
+#[test]
+fn without_gratuitous_arp_a_moved_address_is_missed_for_long() {
+    scenario(async || {
+        let trouble = moves_on_the_segment(false).await?;
+        // The kernel believes an entry for at least 15 s after it was last confirmed.
+        ensure!(
+            trouble > Duration::from_secs(10),
+            "the neighbour table gave up after {trouble:?}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn gratuitous_arp_moves_an_address_at_once() {
+    scenario(async || {
+        let trouble = moves_on_the_segment(true).await?;
+        ensure!(
+            trouble < Duration::from_secs(10),
+            "the announcement was not heard for {trouble:?}"
+        );
+        Ok(())
+    });
+}

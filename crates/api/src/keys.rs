@@ -1,4 +1,7 @@
 //! Every annotation, label, finalizer and name that has a meaning, with who reads and who writes it.
+//!
+//! Keys of Porter, as OpenELB was called up to 0.4.3 (`eip.porter.kubesphere.io/v1alpha1` and its like, the value
+//! `porter`), have none: OpenELB stopped reading them too.
 
 /// The API group of all our kinds.
 pub const GROUP: &str = "network.kubesphere.io";
@@ -18,25 +21,32 @@ pub const EIP: &str = "eip.openelb.kubesphere.io/v1alpha2";
 /// Service annotation, set by users: the address wanted, or several separated by commas (one for each family). Wins
 /// over `spec.loadBalancerIP`.
 pub const ADDRESS: &str = "eip.openelb.kubesphere.io/v1alpha1";
+/// Service annotation, written by the controller beside the status and read by it: the addresses that the Service has,
+/// so that they are found again when somebody clears the status or restores the Service from a backup without one.
+pub const HELD: &str = "openelb.kubesphere.io/addresses";
 /// Service annotation from OpenELB 0.5, set by users: narrows the automatic choice to Eips of this protocol.
 pub const PROTOCOL: &str = "protocol.openelb.kubesphere.io/v1alpha1";
 /// Service annotation from OpenELB 0.5, set by users: the node that should announce by Layer 2 when it is able.
 pub const LAYER2_NODE: &str = "layer2.openelb.kubesphere.io/v1alpha1";
-/// Service annotation, set by users: NodeProxy mode (`deployment` or `daemonset`); such a Service gets no address.
+/// Service annotation, set by users and read by the controller: NodeProxy mode (`deployment` or `daemonset`); such a
+/// Service gets no address.
 pub const NODE_PROXY: &str = "node-proxy.openelb.kubesphere.io/type";
 
-/// Eip annotation, set by users: `"true"` makes it the default pool.
+/// Eip annotation, set by users, read by webhook and controller: `"true"` makes it the default pool.
 pub const DEFAULT_EIP: &str = "eip.openelb.kubesphere.io/is-default-eip";
-/// Annotation on an Eip or EipAddress, set by users: `"true"` lets it be deleted although it is in use.
+/// Annotation on an Eip or EipAddress, set by users and read by the webhook: `"true"` lets it be deleted although it is
+/// in use.
 pub const FORCE_DELETE: &str = "openelb.kubesphere.io/force-delete";
-/// Namespace label, set by users: `"disabled"` keeps the webhook from opting Services of the namespace in.
+/// Namespace label, set by users, read by the API server for the webhook: `"disabled"` keeps the webhook from opting
+/// Services of the namespace in.
 pub const DEFAULTING: &str = "openelb.kubesphere.io/default-eip";
 
-/// Label on BgpConf and BgpPeer, set by users, any value: hands off, the CNI looks after it.
+/// Label on BgpConf and BgpPeer, set by users and read by speaker and controller, any value: hands off, the CNI looks
+/// after it.
 pub const CNI: &str = "openelb.kubesphere.io/cni";
-/// Node label, set by users: the rack, see `BgpConf.spec.asPerRack`.
+/// Node label, set by users and read by speakers: the rack, see `BgpConf.spec.asPerRack`.
 pub const RACK: &str = "openelb.kubesphere.io/rack";
-/// Node label of Kubernetes: no load balancer may send traffic to this node.
+/// Node label of Kubernetes, set by users and read by speakers: no load balancer may send traffic to this node.
 pub const EXCLUDE_NODE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// Finalizer that OpenELB left on Services, BgpConfs and BgpPeers; we take it off when met and never add it.
@@ -50,11 +60,14 @@ pub const BGP_CONF: &str = "default";
 pub const NAMESPACE: &str = "openelb-system";
 /// The Lease of the leading controller: OpenELB's own, so that the two never allocate side by side.
 pub const CONTROLLER_LEASE: &str = "openelb-controller";
-/// The Secret with the webhook's certificates.
+/// Annotation on [`ADMISSION_SECRET`], written and read by the webhook: until when authorities other than the signing one
+/// stay in the bundle (RFC 3339).
+pub const CA_OVERLAP_UNTIL: &str = "openelb.kubesphere.io/ca-overlap-until";
+/// The Secret with the webhook's certificates: OpenELB's own, which is taken over.
 pub const ADMISSION_SECRET: &str = "openelb-admission";
 /// The webhook configurations' name.
 pub const ADMISSION_CONFIGURATION: &str = "openelb-admission";
-/// The Secret with the gossip key, in its data key [`MEMBERLIST_KEY`].
+/// The Secret with the gossip key of the speakers, in its data key [`MEMBERLIST_KEY`]; made by the installation.
 pub const MEMBERLIST_SECRET: &str = "memberlist";
 /// The data key of [`MEMBERLIST_SECRET`].
 pub const MEMBERLIST_KEY: &str = "key";

@@ -11,9 +11,8 @@ use openelb_api::{Family, keys, validate};
 use crate::names::{ServiceKey, Uid, Version};
 use crate::sharing::{Port, Terms};
 
-/// Annotation written beside the status: the addresses that a Service has, so that they are found again
-/// when somebody clears its status or restores it from a backup without one.
-pub const HELD_ANNOTATION: &str = "openelb.kubesphere.io/addresses";
+/// Annotation written beside the status: the addresses that a Service has.
+pub const HELD_ANNOTATION: &str = keys::HELD;
 
 /// A Service as the address management sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

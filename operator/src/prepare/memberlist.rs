@@ -13,8 +13,8 @@ use openelb_membership::Key;
 use tracing::info;
 
 /// The Secret and the key in it, as OpenELB has them.
-const SECRET: &str = "memberlist";
-const FIELD: &str = "key";
+const SECRET: &str = openelb_api::keys::MEMBERLIST_SECRET;
+const FIELD: &str = openelb_api::keys::MEMBERLIST_KEY;
 
 /// Makes sure that `namespace` has a key that speakers accept.
 pub(super) async fn ensure(client: &Client, namespace: &str) -> Result<()> {

@@ -23,7 +23,7 @@ pub const CA_CRT: &str = "ca.crt";
 /// The authority's private key; absent in a Secret that OpenELB or a person made.
 pub const CA_KEY: &str = "ca.key";
 /// Annotation: until when authorities other than the signing one stay in the bundle (RFC 3339).
-pub const OVERLAP_UNTIL: &str = "openelb.kubesphere.io/ca-overlap-until";
+pub const OVERLAP_UNTIL: &str = openelb_api::keys::CA_OVERLAP_UNTIL;
 
 /// An authority that can sign.
 #[derive(Clone, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use std::time::Duration;
 pub const SERVICE_NAMES: [&str; 3] = ["openelb-webhook", "openelb-controller", "openelb-admission"];
 
 /// The Secret in which OpenELB keeps its certificates.
-pub const SECRET_NAME: &str = "openelb-admission";
+pub const SECRET_NAME: &str = openelb_api::keys::ADMISSION_SECRET;
 
 /// The name of both webhook configurations, fixed in OpenELB too.
-pub const WEBHOOK_NAME: &str = "openelb-admission";
+pub const WEBHOOK_NAME: &str = openelb_api::keys::ADMISSION_CONFIGURATION;
 
 /// How certificates are named and how long they live.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use k8s_openapi::{
 use serde_json::{Value, json};
 
 /// Group of our own kinds.
-const OWN_GROUP: &str = "network.kubesphere.io";
+const OWN_GROUP: &str = openelb_api::keys::GROUP;
 
 /// What one webhook of a configuration is, as far as patches are concerned.
 struct Entry<'a> {

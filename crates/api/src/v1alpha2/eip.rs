@@ -82,7 +82,8 @@ pub struct EipSpec {
     /// Addresses of the pool that are never given, in the forms of `address`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
-    /// Never gives the first and the last address of an IPv4 /24 (`.0` and `.255`), which some devices refuse.
+    /// Never gives IPv4 addresses that end in `.0` or `.255`, nor the first and the last address of a network written as
+    /// a CIDR: some devices refuse them. For at most 16,777,216 IPv4 addresses.
     #[serde(default, skip_serializing_if = "is_default", rename = "avoidBuggyIPs")]
     pub avoid_buggy_ips: bool,
     /// Whether a Service that names no Eip may get an address from here when no default Eip exists and no Eip is bound

@@ -198,8 +198,9 @@ pub struct BfdConfig {
     pub multiplier: u8,
     /// Wait for the peer to speak first (RFC 5880 §6.1).
     pub passive: bool,
-    /// Over several hops: UDP port 4784 and no TTL check, or, with
-    /// `Some(ttl)`, nothing accepted that arrives with a smaller TTL.
+    /// `Some` for a peer over several hops (UDP port 4784): nothing is accepted
+    /// that arrives with a smaller TTL than this (0: everything is). On the
+    /// same link, where this is `None`, everything arrives with TTL 255.
     pub multihop: Option<u8>,
 }
 

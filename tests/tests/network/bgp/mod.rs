@@ -1,0 +1,20 @@
+//! The BGP speaker against FRR, BIRD and GoBGP, and against peers that mean ill.
+//!
+//! ```text
+//!   the test: 10.0.0.11, fd00:10::11 (eth0) ──── veth ──── 10.0.0.1, fd00:10::1 (eth0) :router
+//! ```
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unused_self,
+    reason = "what helpers of tests find missing fails the test, and only who has a lab may use it"
+)]
+
+mod bfd;
+mod hostile;
+mod lab;
+mod restart;
+mod routes;
+mod sessions;

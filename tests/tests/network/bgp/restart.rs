@@ -1,0 +1,257 @@
+//! Planned stops and restarts, with and without graceful restart.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use openelb_bgp::{BfdConfig, BfdState, Family, GracefulRestart, Shutdown, SpeakerConfig};
+
+use super::lab::{Bird, Frr, Lab, Us, config, peer, plain, run, shows, until};
+
+const PREFIX: &str = "203.0.113.9/32";
+
+fn restarting(bfd: bool) -> SpeakerConfig {
+    let mut peer = peer("10.0.0.1");
+    peer.graceful_restart = Some(GracefulRestart::default());
+    peer.bfd = bfd.then(|| BfdConfig {
+        transmit: Duration::from_millis(50),
+        receive: Duration::from_millis(50),
+        ..BfdConfig::default()
+    });
+    let mut config = config([peer]);
+    config.restart_window = Duration::from_mins(2);
+    config
+}
+
+fn bird(lab: &Lab, more: &str) -> Result<Bird> {
+    lab.bird(&format!(
+        "protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; }}
+         protocol bfd {{ interface \"*\" {{ min rx interval 50 ms; min tx interval 50 ms; }}; }}
+         protocol bgp openelb {{ local 10.0.0.1 as 65000; neighbor 10.0.0.11 as 65001;
+         graceful restart on; connect delay time 1; connect retry time 1; {more}
+         ipv4 {{ import all; export none; }}; }}"
+    ))
+}
+
+async fn frr(lab: &Lab, more: &str) -> Result<Frr> {
+    lab.frr(&format!(
+        " bgp graceful-restart\n neighbor 10.0.0.11 remote-as 65001
+ neighbor 10.0.0.11 timers connect 1\n{more}"
+    ))
+    .await
+}
+
+/// Looks at the router's kernel until told to stop, and counts the looks that
+/// did not find the route.
+async fn watch_route(
+    lab: &Lab,
+    mut stop: tokio::sync::oneshot::Receiver<()>,
+) -> Result<(u32, u32)> {
+    let (mut looks, mut missing) = (0, 0);
+    loop {
+        looks += 1;
+        if !lab
+            .in_router("ip route show 203.0.113.9")?
+            .contains("203.0.113.9")
+        {
+            missing += 1;
+        }
+        if stop.try_recv().is_ok() {
+            return Ok((looks, missing));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn in_kernel(lab: &Lab) -> Result<()> {
+    until("the route in the kernel", async || {
+        let text = lab.in_router("ip route show 203.0.113.9")?;
+        ensure!(text.contains("203.0.113.9"), "no route");
+        Ok(())
+    })
+    .await
+}
+
+/// Stops a speaker as for a restart and starts another; the route must stay in
+/// the router's kernel all the time.
+async fn restart_keeps_the_route(lab: &Lab, bfd: bool) -> Result<()> {
+    let us = Us::start(restarting(bfd), plain(&[PREFIX]));
+    us.told("p0", 1).await?;
+    in_kernel(lab).await?;
+    if bfd {
+        us.sees("BFD up", "p0", |peer| {
+            peer.bfd.is_some_and(|bfd| bfd.state == BfdState::Up)
+        })
+        .await?;
+    }
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let watching = watch_route(lab, stopped);
+    let restart = async {
+        let wait = Duration::from_secs(1);
+        us.speaker.shutdown(Shutdown::Restart { wait }).await;
+        // Longer than BFD needs to notice, and less than the restart time.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let us = Us::start(restarting(bfd), plain(&[PREFIX]));
+        let told = us.told("p0", 1).await?;
+        ensure!(told.families[&Family::Ipv4].end_of_rib);
+        // End-of-RIB makes the router drop what was not announced again.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let _ = stop.send(());
+        Ok(us)
+    };
+    let (watched, us) = tokio::join!(watching, restart);
+    let (looks, missing) = watched?;
+    ensure!(
+        missing == 0,
+        "the route was missing in {missing} of {looks} looks"
+    );
+    us?.drain().await;
+    Ok(())
+}
+
+#[test]
+fn a_restart_keeps_routes_at_bird() {
+    run("restart::a_restart_keeps_routes_at_bird", async |lab| {
+        let _bird = bird(&lab, "")?;
+        restart_keeps_the_route(&lab, false).await
+    });
+}
+
+#[test]
+fn a_restart_keeps_routes_at_frr() {
+    run("restart::a_restart_keeps_routes_at_frr", async |lab| {
+        let _frr = frr(&lab, "").await?;
+        restart_keeps_the_route(&lab, false).await
+    });
+}
+
+#[test]
+fn a_restart_keeps_routes_at_bird_with_bfd() {
+    run(
+        "restart::a_restart_keeps_routes_at_bird_with_bfd",
+        async |lab| {
+            let _bird = bird(&lab, "bfd graceful;")?;
+            restart_keeps_the_route(&lab, true).await
+        },
+    );
+}
+
+#[test]
+fn a_restart_keeps_routes_at_frr_with_bfd() {
+    run(
+        "restart::a_restart_keeps_routes_at_frr_with_bfd",
+        async |lab| {
+            let _frr = frr(&lab, " neighbor 10.0.0.11 bfd").await?;
+            restart_keeps_the_route(&lab, true).await
+        },
+    );
+}
+
+#[test]
+fn an_incomplete_set_after_a_restart_keeps_what_is_not_announced_yet() {
+    run(
+        "restart::an_incomplete_set_after_a_restart_keeps_what_is_not_announced_yet",
+        async |lab| {
+            let bird = bird(&lab, "")?;
+            let us = Us::start(restarting(false), plain(&[PREFIX, "203.0.113.10/32"]));
+            us.told("p0", 2).await?;
+            shows("both", &[PREFIX, "203.0.113.10/32"], || bird.routes()).await?;
+            let wait = Duration::ZERO;
+            us.speaker.shutdown(Shutdown::Restart { wait }).await;
+            let mut partial = openelb_bgp::RouteSet::incomplete();
+            let all = openelb_bgp::PeerSelection::All;
+            partial.insert(PREFIX.parse()?, std::sync::Arc::default(), all);
+            let us = Us::start(restarting(false), partial);
+            us.told("p0", 1).await?;
+            shows("both still", &[PREFIX, "203.0.113.10/32"], || bird.routes()).await?;
+            us.announce(plain(&[PREFIX]));
+            until("the stale one gone", async || {
+                let text = bird.routes()?;
+                ensure!(
+                    text.contains(PREFIX) && !text.contains("203.0.113.10"),
+                    "{text}"
+                );
+                Ok(())
+            })
+            .await?;
+            us.drain().await;
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn without_graceful_restart_a_restart_withdraws() {
+    run(
+        "restart::without_graceful_restart_a_restart_withdraws",
+        async |lab| {
+            let bird = bird(&lab, "")?;
+            let us = Us::start(config([peer("10.0.0.1")]), plain(&[PREFIX]));
+            us.told("p0", 1).await?;
+            shows("the route", &[PREFIX], || bird.routes()).await?;
+            let wait = Duration::ZERO;
+            us.speaker.shutdown(Shutdown::Restart { wait }).await;
+            until("the route gone", async || {
+                let text = bird.routes()?;
+                ensure!(!text.contains(PREFIX), "{text}");
+                Ok(())
+            })
+            .await
+        },
+    );
+}
+
+#[test]
+fn a_drain_announces_the_shutdown_before_it_withdraws() {
+    run(
+        "restart::a_drain_announces_the_shutdown_before_it_withdraws",
+        async |lab| {
+            let bird = bird(&lab, "")?;
+            let us = Us::start(restarting(false), plain(&[PREFIX]));
+            us.told("p0", 1).await?;
+            shows("the route", &[PREFIX], || bird.routes()).await?;
+            let drain = us.speaker.shutdown(Shutdown::Drain {
+                wait: Duration::from_secs(3),
+                reason: "node leaves".to_owned(),
+            });
+            let seen = shows("the community", &["(65535,0)"], || bird.routes());
+            let ((), seen) = tokio::join!(drain, seen);
+            seen?;
+            until("the route gone", async || {
+                let text = bird.routes()?;
+                ensure!(!text.contains(PREFIX), "{text}");
+                Ok(())
+            })
+            .await?;
+            let state = bird.ask("show protocols all openelb")?;
+            ensure!(state.contains("Administrative shutdown"), "{state}");
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn a_crash_keeps_routes_until_the_speaker_is_back() {
+    run(
+        "restart::a_crash_keeps_routes_until_the_speaker_is_back",
+        async |lab| {
+            let bird = bird(&lab, "")?;
+            let us = Us::start(restarting(false), plain(&[PREFIX]));
+            us.told("p0", 1).await?;
+            shows("the route", &[PREFIX], || bird.routes()).await?;
+            drop(us);
+            until("the session lost", async || {
+                let text = bird.ask("show protocols openelb")?;
+                ensure!(!text.contains("Established"), "{text}");
+                Ok(())
+            })
+            .await?;
+            let text = bird.routes()?;
+            ensure!(text.contains(PREFIX), "{text}");
+            let us = Us::start(restarting(false), plain(&[PREFIX]));
+            us.told("p0", 1).await?;
+            ensure!(bird.routes()?.contains(PREFIX));
+            us.drain().await;
+            Ok(())
+        },
+    );
+}

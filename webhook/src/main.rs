@@ -1,6 +1,6 @@
 //! The admission webhook of openelb-rs: an HTTPS server and its certificates.
 
-use std::path::Path;
+use std::{io::IsTerminal, path::Path};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -53,6 +53,7 @@ fn start_logging(cli: &Cli) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&cli.log_level).context("--log-level")?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match cli.log_format {
         LogFormat::Text => lines.init(),

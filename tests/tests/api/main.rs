@@ -5,3 +5,4 @@ mod crds;
 mod ipam;
 mod kubernetes;
 mod speaker;
+mod webhook;

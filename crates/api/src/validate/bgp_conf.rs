@@ -15,7 +15,7 @@ const LARGEST_AS: i64 = 4_294_967_295;
 /// AS_TRANS (RFC 6793): stands for large numbers on the way, nobody's own.
 const AS_TRANS: i64 = 23456;
 /// The last index of GoBGP's list of address families.
-const LAST_FAMILY: i64 = 30;
+const LAST_FAMILY: i64 = 22;
 
 /// Checks a BgpConf that shall be stored. Finalizers and metadata can always be written.
 #[must_use]

@@ -102,7 +102,12 @@ fn neighbor(conf: &PeerConf, verdict: &mut Verdict) -> Option<IpAddr> {
         ),
         (false, true) => {}
     }
-    let Ok(address) = text.parse::<IpAddr>() else {
+    // A link-local address may name its interface.
+    let bare = match text.split_once('%') {
+        Some((bare, zone)) if !zone.is_empty() => bare,
+        _ => text,
+    };
+    let Ok(address) = bare.parse::<IpAddr>() else {
         verdict.deny(path, format!("{text:?} is no IP address"));
         return None;
     };

@@ -140,7 +140,7 @@ async fn eips_and_reservations() -> Result<()> {
             ),
             (
                 with("interface", json!("can_reach:hahah")),
-                Refused("invalid can_reach address"),
+                Refused("spec.interface"),
             ),
             (
                 with("interface", json!("lo")),

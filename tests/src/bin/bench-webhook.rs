@@ -1,0 +1,336 @@
+//! `hack bench webhook`: Eip reviews by the real webhook over TLS on loopback, with 1,000 other Eips at a real API server.
+//!
+//! First one review at a time (what a user waits for), then as many as the machine gives (throughput, and how many per
+//! second of the server's own processor time), then what the server has in memory.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::PostParams;
+use openelb_api::v1alpha2::{Eip, EipSpec};
+use openelb_tests::product::{NAMESPACE, repository};
+use openelb_tests::{ControlPlane, Deadline, Process, Program, binary, eventually};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+/// Eips that a review is compared with.
+const EIPS: u32 = 1000;
+/// Reviews one after the other.
+const ALONE: usize = 20_000;
+/// How long reviews come as fast as they can.
+const STORM: Duration = Duration::from_secs(10);
+/// Connections and requests under way on each, then: about what a few API servers have.
+const CONNECTIONS: usize = 4;
+const STREAMS: usize = 8;
+
+/// One figure, as `hack bench` reads it.
+#[derive(Serialize)]
+struct Measurement {
+    figure: &'static str,
+    unit: &'static str,
+    n: usize,
+    min: f64,
+    median: f64,
+    p99: f64,
+    max: f64,
+    reference: Option<String>,
+    ratio: Option<f64>,
+}
+
+impl Measurement {
+    fn of(figure: &'static str, unit: &'static str, mut samples: Vec<f64>) -> Result<Self> {
+        samples.sort_by(f64::total_cmp);
+        let at = |percent: usize| {
+            let index = (samples.len() * percent / 100).min(samples.len().saturating_sub(1));
+            samples.get(index).copied().context("nothing was measured")
+        };
+        Ok(Self {
+            figure,
+            unit,
+            n: samples.len(),
+            min: at(0)?,
+            median: at(50)?,
+            p99: at(99)?,
+            max: at(100)?,
+            reference: None,
+            ratio: None,
+        })
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let mut file: Option<PathBuf> = None;
+    while let Some(argument) = arguments.next() {
+        ensure!(
+            argument == "--json",
+            "unknown argument {argument}; known is --json FILE"
+        );
+        file = Some(arguments.next().context("--json needs a file")?.into());
+    }
+    let control = ControlPlane::start().await?;
+    let server = Server::start(&control).await?;
+    let figures = measure(&server).await?;
+    if let Some(file) = file {
+        std::fs::write(&file, serde_json::to_string_pretty(&figures)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    } else {
+        println!("{}", serde_json::to_string_pretty(&figures)?);
+    }
+    Ok(())
+}
+
+async fn measure(server: &Server) -> Result<Vec<Measurement>> {
+    let mut sender = server.connect().await?;
+    let mut alone = Vec::with_capacity(ALONE);
+    for number in 0..ALONE {
+        let began = Instant::now();
+        review(&mut sender, number).await?;
+        alone.push(began.elapsed().as_secs_f64() * 1000.0);
+    }
+
+    let (began, cpu) = (Instant::now(), server.processor_seconds()?);
+    let mut workers = Vec::new();
+    for connection in 0..CONNECTIONS {
+        let sender = server.connect().await?;
+        for stream in 0..STREAMS {
+            let mut sender = sender.clone();
+            workers.push(tokio::spawn(async move {
+                let mut ends = Vec::new();
+                while began.elapsed() < STORM {
+                    let begun = Instant::now();
+                    review(&mut sender, ends.len() + connection + stream).await?;
+                    ends.push((began.elapsed(), begun.elapsed().as_secs_f64() * 1000.0));
+                }
+                anyhow::Ok(ends)
+            }));
+        }
+    }
+    let mut ends = Vec::new();
+    for worker in workers {
+        ends.extend(worker.await??);
+    }
+    let used = server.processor_seconds()? - cpu;
+    let seconds = usize::try_from(STORM.as_secs())?;
+    let mut by_second = vec![0.0; seconds];
+    for (end, _) in &ends {
+        if let Some(count) = by_second.get_mut(usize::try_from(end.as_secs())?) {
+            *count += 1.0;
+        }
+    }
+    let busy = ends.iter().map(|(_, took)| *took).collect();
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    let per_core = ends.len() as f64 / used;
+    Ok(vec![
+        Measurement::of("review p99 ms", "ms", alone)?,
+        Measurement::of("review under full load ms", "ms", busy)?,
+        Measurement::of("reviews per second", "1/s", by_second)?,
+        Measurement::of("reviews per second and core", "1/s", vec![per_core])?,
+        Measurement::of("rss MB", "MB", vec![server.resident_megabytes()?])?,
+    ])
+}
+
+/// The webhook under test.
+struct Server {
+    process: Process,
+    address: SocketAddr,
+    trust: String,
+}
+
+impl Server {
+    /// Starts the webhook where there are [`EIPS`] Eips, and waits until it knows them all.
+    async fn start(control: &ControlPlane) -> Result<Self> {
+        let account = control
+            .service_account(NAMESPACE, "openelb-webhook")
+            .await?;
+        for path in ["config/crd/bases", "config/rbac/webhook.yaml"] {
+            let path = repository().join(path);
+            let path = path.to_str().context("the repository's path is no text")?;
+            control.kubectl(&["apply", "--filename", path]).await?;
+        }
+        control
+            .kubectl(&[
+                "wait",
+                "--for=condition=Established",
+                "crd",
+                "--all",
+                "--timeout=60s",
+            ])
+            .await?;
+        let eips: Api<Eip> = Api::all(control.client());
+        stream::iter(0..EIPS)
+            .map(|number| {
+                let eips = eips.clone();
+                let spec = EipSpec {
+                    address: address(number),
+                    ..EipSpec::default()
+                };
+                async move {
+                    let eip = Eip::new(&format!("eip-{number}"), spec);
+                    eips.create(&PostParams::default(), &eip).await
+                }
+            })
+            .buffer_unordered(16)
+            .try_for_each(|_| std::future::ready(Ok(())))
+            .await?;
+        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let process = Program::new("webhook", binary("openelb-webhook")?)
+            .args([
+                "serve",
+                "--bind-address=127.0.0.1",
+                "--metrics-addr=0",
+                "--health-addr=0",
+            ])
+            .arg(format!("--webhook-port={}", address.port()))
+            .arg("--kubeconfig")
+            .arg(account.kubeconfig())
+            .start(control.folder().path())?;
+        let secrets: Api<Secret> = Api::namespaced(control.client(), NAMESPACE);
+        let mut server = Self {
+            process,
+            address,
+            trust: String::new(),
+        };
+        eventually(
+            "a webhook that knows the Eips",
+            Deadline::LONG,
+            async || {
+                server.process.check()?;
+                let secret = secrets.get("openelb-admission").await?;
+                let bundle = secret
+                    .data
+                    .and_then(|mut data| data.remove("ca.crt"))
+                    .context("no ca.crt")?;
+                server.trust = String::from_utf8(bundle.0)?;
+                let mut sender = server.connect().await?;
+                let answer = ask(&mut sender, "last", &self::address(EIPS - 1)).await?;
+                ensure!(
+                    answer["response"]["allowed"] == false,
+                    "it does not know the last Eip yet"
+                );
+                anyhow::Ok(())
+            },
+        )
+        .await?;
+        Ok(server)
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
+        let mut roots = rustls::RootCertStore::empty();
+        for authority in CertificateDer::pem_slice_iter(self.trust.as_bytes()) {
+            roots.add(authority?)?;
+        }
+        let mut config = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from("openelb-webhook.openelb-system.svc")?;
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await?;
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await?;
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    /// Processor time that the server has used.
+    fn processor_seconds(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.pid()))?;
+        // After the name in brackets; user and system time are fields 14 and 15 of all, in hundredths of a second.
+        let fields = stat.rsplit(')').next().context("a stat without a name")?;
+        let ticks: f64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<f64>().ok())
+            .sum();
+        Ok(ticks / 100.0)
+    }
+
+    fn resident_megabytes(&self) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .context("no VmRSS")?;
+        let kilobytes: f64 = line
+            .split_whitespace()
+            .nth(1)
+            .context("an empty VmRSS")?
+            .parse()?;
+        Ok(kilobytes / 1024.0)
+    }
+}
+
+/// The addresses of an Eip: a /24 of 10.0.0.0/8 each.
+fn address(number: u32) -> String {
+    format!("10.{}.{}.0/24", number / 256, number % 256)
+}
+
+/// One review: of an Eip that overlaps with none, or (every tenth) with one.
+async fn review(sender: &mut SendRequest<Full<Bytes>>, number: usize) -> Result<()> {
+    let overlaps = number % 10 == 0;
+    let number = u32::try_from(number % 1000)?;
+    let wanted = if overlaps {
+        address(number)
+    } else {
+        format!("172.16.{}.0/24", number % 256)
+    };
+    let answer = ask(sender, "new", &wanted).await?;
+    ensure!(
+        answer["response"]["allowed"] == !overlaps,
+        "a wrong answer: {answer}"
+    );
+    Ok(())
+}
+
+async fn ask(sender: &mut SendRequest<Full<Bytes>>, name: &str, address: &str) -> Result<Value> {
+    let kind = json!({ "group": "network.kubesphere.io", "version": "v1alpha2", "kind": "Eip" });
+    let resource =
+        json!({ "group": "network.kubesphere.io", "version": "v1alpha2", "resource": "eips" });
+    let body = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "kind": kind, "resource": resource,
+            "requestKind": kind, "requestResource": resource, "name": name, "operation": "CREATE", "dryRun": false,
+            "userInfo": { "username": "admin", "groups": ["system:masters", "system:authenticated"] },
+            "object": {
+                "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip",
+                "metadata": {
+                    "name": name, "creationTimestamp": null, "generation": 1,
+                    "managedFields": [{ "manager": "kubectl", "operation": "Apply", "apiVersion": "network.kubesphere.io/v1alpha2" }],
+                },
+                "spec": { "address": address, "protocol": "bgp", "namespaces": ["default"], "priority": 5 },
+            },
+            "oldObject": null, "options": { "kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1" },
+        },
+    });
+    let request = http::Request::post(
+        "https://openelb-webhook/validate-network-kubesphere-io-v1alpha2-eip?timeout=5s",
+    )
+    .header("content-type", "application/json")
+    .body(Full::from(body.to_string()))?;
+    let answer = sender.send_request(request).await?;
+    ensure!(answer.status().is_success(), "answered {}", answer.status());
+    Ok(serde_json::from_slice(
+        &answer.into_body().collect().await?.to_bytes(),
+    )?)
+}

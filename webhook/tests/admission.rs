@@ -1,9 +1,10 @@
 //! From a review's JSON to the answer's: dispatch, leniency, patches. The rules have their own tests.
 
 #![allow(
+    clippy::needless_pass_by_value,
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a test's helpers may panic as the test itself"
+    reason = "helpers of tests: they may panic, and take what json! makes"
 )]
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! From a review to the rules of `openelb_api::validate` and back.
 
 mod object;
+mod sharing;
 
 use json_patch::Patch;
 use k8s_openapi::api::core::v1::Service;
@@ -138,7 +139,11 @@ fn validated(subject: Subject, request: &Request, view: &View) -> Answer {
             validate::bgp_peer(new, old, view)
         }),
         Subject::Service => check(request, |new: &Service, old| {
-            validate::service(new, old, view)
+            let mut verdict = validate::service(new, old, view);
+            if validate::asks_anew(new, old) {
+                sharing::check(new, view, &mut verdict);
+            }
+            verdict
         }),
     }
 }

@@ -22,7 +22,7 @@ pub use bgp_conf::{bgp_conf, complete_bgp_conf};
 pub use bgp_peer::{bgp_peer, complete_bgp_peer};
 pub use complete::{Change, complete_service};
 pub use eip::{complete_eip, eip, eip_deletion};
-pub use service::{Requested, is_ours, requested, service};
+pub use service::{Requested, asks_anew, is_ours, requested, service};
 pub use spans::{Span, Spans};
 pub use verdict::Verdict;
 pub use view::{EipFacts, Holding, NodeFacts, PeerFacts, View};

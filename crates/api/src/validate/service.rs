@@ -19,7 +19,7 @@ const FIELD_PATH: &str = "spec.loadBalancerIP";
 #[must_use]
 pub fn service(new: &Service, old: Option<&Service>, view: &View) -> Verdict {
     let mut verdict = Verdict::default();
-    if !is_ours(new) || old.is_some_and(|old| is_ours(old) && asks_the_same(new, old)) {
+    if !asks_anew(new, old) {
         return verdict;
     }
     let request = requested(new);
@@ -62,6 +62,13 @@ pub fn is_ours(service: &Service) -> bool {
         None => annotation(service, keys::OPT_IN) == Some(keys::OPT_IN_VALUE),
     };
     is_load_balancer(spec) && chosen && annotation(service, keys::NODE_PROXY).is_none()
+}
+
+/// Whether a Service is ours and asks for something that it did not ask for before: only then is
+/// it checked.
+#[must_use]
+pub fn asks_anew(new: &Service, old: Option<&Service>) -> bool {
+    is_ours(new) && !old.is_some_and(|old| is_ours(old) && asks_the_same(new, old))
 }
 
 /// What addresses a Service asks for.

@@ -78,6 +78,33 @@ impl Stage {
         Ok(())
     }
 
+    /// As the controller does it, whom nobody asks.
+    async fn store_as_controller(&self, object: &Value) -> Result<()> {
+        let controller = self
+            .control
+            .service_account(NAMESPACE, "openelb-controller")
+            .await?;
+        let binding = [
+            "create",
+            "clusterrolebinding",
+            "controller",
+            "--clusterrole=cluster-admin",
+        ];
+        let account = format!("--serviceaccount={NAMESPACE}:openelb-controller");
+        self.control
+            .kubectl(&[&binding[..], &[account.as_str()]].concat())
+            .await?;
+        let file = self
+            .control
+            .folder()
+            .write("by-controller.json", object.to_string())?;
+        let file = file.to_str().context("a path is no text")?;
+        controller
+            .kubectl(&["create", "--filename", file])
+            .await
+            .map(drop)
+    }
+
     /// Waits until the webhook has seen what was stored: until it answers as it must then.
     async fn seen(&self, object: &Value, expected: &Expect) -> Result<()> {
         eventually("the webhook to see it", Deadline::SHORT, async || {
@@ -211,34 +238,14 @@ async fn eips_and_reservations() -> Result<()> {
         .seen(&second, &Refused("already exists a default EIP"))
         .await?;
 
-    // An address in use: written by the controller, whom nobody asks.
-    let controller = stage
-        .control
-        .service_account(NAMESPACE, "openelb-controller")
-        .await?;
-    let binding = [
-        "create",
-        "clusterrolebinding",
-        "controller",
-        "--clusterrole=cluster-admin",
-    ];
-    let account = format!("--serviceaccount={NAMESPACE}:openelb-controller");
-    stage
-        .control
-        .kubectl(&[&binding[..], &[account.as_str()]].concat())
-        .await?;
+    // An address in use.
     let mut used = object(
         "EipAddress",
         "192.168.0.150",
         json!({ "address": "192.168.0.150", "eip": "lan" }),
     );
     used["spec"]["services"] = json!([{ "namespace": "default", "name": "mail", "uid": "u" }]);
-    let file = stage
-        .control
-        .folder()
-        .write("used.json", used.to_string())?;
-    let file = file.to_str().context("a path is no text")?;
-    controller.kubectl(&["create", "--filename", file]).await?;
+    stage.store_as_controller(&used).await?;
     let smaller = eip(
         "lan",
         json!({ "address": "192.168.0.100-192.168.0.120", "protocol": "layer2" }),
@@ -524,6 +531,27 @@ async fn services() -> Result<()> {
         ],
     )
     .await?;
+    // An address that another Service has.
+    let mut held = object(
+        "EipAddress",
+        "192.0.2.5",
+        json!({ "address": "192.0.2.5", "eip": "lan" }),
+    );
+    held["spec"]["services"] = json!([{
+        "namespace": "default", "name": "mail", "uid": "u", "requested": true,
+        "ports": [{ "protocol": "TCP", "port": 80 }],
+    }]);
+    stage.store_as_controller(&held).await?;
+    let same_port = service(json!({ ADDRESS: "192.0.2.5" }), json!({}));
+    let refusal = "192.0.2.5 cannot be shared: default/mail holds it and exposes port 80/TCP too";
+    stage.seen(&same_port, &Refused(refusal)).await?;
+    let mut other = same_port.clone();
+    other["spec"]["ports"] = json!([{ "port": 25 }]);
+    stage.expect(&other, &Taken).await?;
+    other["metadata"]["namespace"] = json!("kube-public");
+    let refusal = "Services of other namespaces may share it only where the Eip allows that";
+    stage.expect(&other, &Refused(refusal)).await?;
+
     // A namespace that is left out is left out.
     let mut system = service(json!({ ADDRESS: "ten" }), json!({}));
     system["metadata"]["namespace"] = json!("kube-system");

@@ -163,6 +163,8 @@ pub(crate) struct Gossip {
     /// Since when it waits to be settled; `None` once it is.
     unsettled: Option<Instant>,
     met_at: Option<Instant>,
+    /// All members were lost, and none of them has told yet what it thinks of us.
+    isolated: bool,
     settled_at: Option<Instant>,
     next_join: Instant,
     next_ask: Instant,
@@ -215,6 +217,7 @@ impl Gossip {
             counts: Counts::default(),
             unsettled: Some(now),
             met_at: None,
+            isolated: false,
             settled_at: None,
             next_join: now,
             next_ask: now,
@@ -338,8 +341,13 @@ impl Gossip {
                 break;
             }
             let timer = entry.remove();
+            let suspect = match &timer {
+                Timer::ChangeSuspectToDown { member_id, .. } => Some(member_id.clone()),
+                _ => None,
+            };
             let result = self.foca.handle_timer(timer, &mut self.runtime);
             ignore(result);
+            self.spare(suspect.as_ref());
             self.drain(now);
         }
         if self.next_join <= now {
@@ -379,6 +387,19 @@ impl Gossip {
             self.next_ask = now + ASK;
         }
         self.drain(now);
+    }
+
+    /// When a suspicion runs out foca tells the suspect that it is down even if it has refuted in
+    /// time, and the suspect would take another identity for nothing. That word is not sent.
+    fn spare(&mut self, suspect: Option<&Identity>) {
+        if let Some(suspect) = suspect
+            && self
+                .foca
+                .iter_members()
+                .any(|member| member.id() == suspect)
+        {
+            while self.runtime.to_send().is_some() {}
+        }
     }
 
     /// A node that was late itself may have been late to hear of others: suspects get that much
@@ -479,6 +500,7 @@ impl Gossip {
             };
             if settled {
                 self.unsettled = None;
+                self.isolated = false;
                 self.settled_at = Some(now);
             }
         }
@@ -496,6 +518,9 @@ impl Gossip {
         self.unsettled = Some(now);
         self.settled_at = None;
         self.met_at = None;
+        if std::mem::take(&mut self.own.steady) {
+            self.changed(now);
+        }
     }
 
     fn changed(&mut self, now: Instant) {
@@ -540,7 +565,23 @@ impl Gossip {
             self.sequence += 1;
             self.timers.insert((now + after, self.sequence), timer);
         }
-        while let Some(notification) = self.runtime.to_notify() {
+        let notifications: Vec<_> = std::iter::from_fn(|| self.runtime.to_notify()).collect();
+        // The own standing first: what is told to others below must be true already.
+        for notification in &notifications {
+            match notification {
+                OwnedNotification::Rejoin(identity) => {
+                    self.me = identity.clone();
+                    self.counts.resurrections += 1;
+                    // We were cut off from everybody, and the others have gone on without us.
+                    if std::mem::take(&mut self.isolated) {
+                        self.unsettle(now);
+                    }
+                }
+                OwnedNotification::Idle => self.isolated = true,
+                _ => {}
+            }
+        }
+        for notification in notifications {
             match notification {
                 OwnedNotification::MemberUp(identity) => {
                     self.departed.remove(&identity.node);
@@ -557,14 +598,6 @@ impl Gossip {
                         self.known.remove(&old.node);
                     }
                     self.tell(new.address, Intent::Ask);
-                }
-                OwnedNotification::Rejoin(identity) => {
-                    self.me = identity;
-                    self.counts.resurrections += 1;
-                    // Cut off from everybody: the others have gone on without us.
-                    if self.foca.num_members() == 0 {
-                        self.unsettle(now);
-                    }
                 }
                 _ => {}
             }

@@ -21,6 +21,8 @@ pub mod fuzz;
 mod gossip;
 mod members;
 mod seal;
+#[cfg(test)]
+mod simulation;
 mod task;
 
 pub use config::{Key, KeyError, MembershipConfig, Parameters, Profile, UnknownProfile};

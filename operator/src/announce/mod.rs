@@ -25,4 +25,4 @@ pub(crate) use routes::routes;
 #[cfg(test)]
 pub(crate) use service::TrafficPolicy;
 pub(crate) use service::{Service, ServiceKey};
-pub(crate) use world::World;
+pub(crate) use world::{Address, World};

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use openelb_api::v1alpha2::{Eip, EipAddress, Probe, Protocol};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use openelb_api::v1alpha2::{Announcer, Eip, EipAddress, Probe, Protocol};
 use openelb_bgp::{Attributes, PeerSelection};
 
 use super::service::ServiceKey;
@@ -137,7 +137,7 @@ where
 }
 
 /// An EipAddress that Services hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Holding {
     /// The Eip it was taken from.
     pub(crate) eip: String,
@@ -145,6 +145,12 @@ pub(crate) struct Holding {
     pub(crate) protocol: Protocol,
     /// The Services that hold it.
     pub(crate) services: BTreeSet<ServiceKey>,
+    /// Layer 2: who was last said to announce it.
+    pub(crate) announcers: Vec<Announcer>,
+    /// The conditions.
+    pub(crate) conditions: Vec<Condition>,
+    /// The version of the object that all this was read from.
+    pub(crate) version: String,
 }
 
 impl Holding {
@@ -157,12 +163,16 @@ impl Holding {
             .iter()
             .map(|holder| ServiceKey::new(&holder.namespace, &holder.name))
             .collect();
+        let status = object.status.clone().unwrap_or_default();
         Some((
             address,
             Self {
                 eip: spec.eip.clone(),
                 protocol: spec.protocol.unwrap_or_default(),
                 services,
+                announcers: status.announcers,
+                conditions: status.conditions,
+                version: object.metadata.resource_version.clone().unwrap_or_default(),
             },
         ))
     }

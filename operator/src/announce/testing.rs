@@ -76,6 +76,11 @@ impl TestService {
         self
     }
 
+    pub(crate) fn prefers(mut self, node: &str) -> Self {
+        self.service.preferred_node = Some(node.to_owned());
+        self
+    }
+
     pub(crate) fn label(mut self, eip: &str) -> Self {
         self.service.eip_label = Some(eip.to_owned());
         self

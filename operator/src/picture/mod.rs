@@ -10,10 +10,11 @@ mod relist;
 mod streams;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node as ApiNode, Secret, Service as ApiService};
+use k8s_openapi::api::core::v1::{Node as ApiNode, Pod, Secret, Service as ApiService};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::Event;
 use openelb_api::v1alpha2::{BgpConf, BgpConfStatus, BgpPeer, BgpPeerStatus, Eip, EipAddress};
@@ -36,6 +37,8 @@ pub(crate) enum Kind {
     BgpConf,
     BgpPeer,
     Secret,
+    /// The pods of speakers.
+    Pod,
 }
 
 /// What a watch says.
@@ -50,6 +53,7 @@ pub(crate) enum Change {
     BgpConf(Event<Tolerant<BgpConf>>),
     BgpPeer(Event<Tolerant<BgpPeer>>),
     Secret(Event<Secret>),
+    Pod(Event<Pod>),
 }
 
 /// What is known of the cluster.
@@ -69,6 +73,8 @@ pub(crate) struct Picture {
     pub(crate) peer_statuses: BTreeMap<String, Arc<BgpPeerStatus>>,
     /// Passwords.
     pub(crate) secrets: Credentials,
+    /// The addresses of the speakers' pods.
+    pub(crate) speakers: BTreeMap<String, IpAddr>,
     relists: BTreeMap<Kind, Relist>,
     /// EndpointSlice → the Service that it belongs to.
     owners: BTreeMap<Key, ServiceKey>,
@@ -113,6 +119,7 @@ impl Picture {
             peers,
             peer_statuses,
             secrets,
+            speakers,
             relists,
             owners,
             only,
@@ -222,6 +229,15 @@ impl Picture {
                         let peer = object.map(|object| PeerObject::read(&object));
                         let a = set(peers, name.clone(), peer);
                         set(peer_statuses, name.clone(), status) || a
+                    })
+            }
+            Change::Pod(event) => {
+                relists
+                    .entry(Kind::Pod)
+                    .or_default()
+                    .follow(event, |(_, name), pod| {
+                        let ip = pod.and_then(|pod| pod.status?.pod_ip?.parse().ok());
+                        set(speakers, name.clone(), ip)
                     })
             }
             Change::Secret(event) => relists

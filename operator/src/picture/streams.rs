@@ -36,6 +36,15 @@ pub(crate) fn changes(
         Kind::EipAddress => follow(*kind, Api::all(client.clone()), all(), Change::EipAddress),
         Kind::BgpConf => follow(*kind, Api::all(client.clone()), all(), Change::BgpConf),
         Kind::BgpPeer => follow(*kind, Api::all(client.clone()), all(), Change::BgpPeer),
+        Kind::Pod => {
+            let config = all().labels("app=openelb,component=speaker");
+            follow(
+                *kind,
+                Api::namespaced(client.clone(), namespace),
+                config,
+                Change::Pod,
+            )
+        }
         Kind::Secret => {
             let config = all().fields("type!=helm.sh/release.v1,type!=kubernetes.io/tls");
             follow(

@@ -1,6 +1,11 @@
 //! The speaker's flags: ours, and OpenELB's so that its manifests keep working.
 
+use std::net::{IpAddr, SocketAddr};
+
 use anyhow::Context as _;
+use openelb_membership::Profile;
+
+use super::layer2::Settings;
 
 /// Settings of the speaker.
 #[derive(Debug, clap::Args)]
@@ -11,6 +16,18 @@ pub(crate) struct Args {
     /// Announce the addresses of layer2 Eips by ARP and NDP.
     #[arg(long, env = "OPENELB_ENABLE_LAYER2", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     enable_layer2: bool,
+    /// Where to listen for the other speakers' membership messages: the address.
+    #[arg(long, default_value = "0.0.0.0")]
+    bind_addr: IpAddr,
+    /// Where to listen for the other speakers' membership messages: the UDP port.
+    #[arg(long, default_value_t = 7946)]
+    bind_port: u16,
+    /// The membership key; without it the Secret `memberlist`, key `key`.
+    #[arg(long, env = "MEMBER_LIST_SECRET", hide_env_values = true)]
+    secret: Option<String>,
+    /// How quickly a dead node is replaced in layer 2: `default`, `fast`, or `calm` for lossy networks.
+    #[arg(long, default_value = "default")]
+    membership_profile: Profile,
     /// OpenELB's: there is no GoBGP API; state is in `kubectl get bgppeers` and in the metrics.
     #[arg(long, hide = true)]
     api_hosts: Option<String>,
@@ -38,6 +55,16 @@ impl Args {
             .clone()
             .filter(|name| !name.is_empty())
             .context("which node is this? set --node-name, or NODE_NAME from spec.nodeName")
+    }
+
+    /// The settings of layer 2, where it is wanted.
+    pub(super) fn layer2(&self, node: &str) -> Option<Settings> {
+        self.enable_layer2.then(|| Settings {
+            node: node.to_owned(),
+            bind: SocketAddr::new(self.bind_addr, self.bind_port),
+            key: self.secret.clone().filter(|key| !key.is_empty()),
+            profile: self.membership_profile,
+        })
     }
 
     /// Names the flags that have no effect.

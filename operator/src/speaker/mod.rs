@@ -6,11 +6,13 @@
 //! then End-of-RIB. When the API server goes away the last wish stays.
 //!
 //! ```text
-//! watches ──> Picture ──> plan, routes ──> bgp::Engine ──> snapshot ──> report ──> status::write
+//! watches ──> Picture ─┬─> plan, routes ──> bgp::Engine ────> snapshot ──> report ──> status::write
+//!                      └─> election ──────> layer2::Engine ─> snapshot ──> news ────> layer2::write
 //! ```
 
 mod args;
 mod bgp;
+mod layer2;
 mod report;
 mod status;
 
@@ -27,10 +29,11 @@ use crate::peering::{Plan, plan};
 use crate::picture::{Change, Kind, Picture, changes};
 use crate::process::Context;
 use bgp::Engine;
+use layer2::{News, Woken};
 use status::Entries;
 
 /// What a speaker watches.
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::Node,
     Kind::Service,
     Kind::EndpointSlice,
@@ -39,6 +42,7 @@ const KINDS: [Kind; 8] = [
     Kind::BgpConf,
     Kind::BgpPeer,
     Kind::Secret,
+    Kind::Pod,
 ];
 
 /// How many changes are taken in before the wish is computed anew.
@@ -57,8 +61,16 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
         node.clone(),
         entries_rx,
     ));
+    let (news, news_rx) = watch::channel(News::default());
+    let news_writer = tokio::spawn(layer2::write(context.client.clone(), news_rx));
+    let layer2 = match args.layer2(&node) {
+        Some(settings) => Some(layer2::Engine::new(settings).await?),
+        None => None,
+    };
     let mut speaker = Speaker {
         picture: Picture::new(&KINDS, Some(node.clone())),
+        layer2,
+        news,
         node,
         last_node: None,
         plan: Plan::default(),
@@ -85,18 +97,30 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
                 if changed && speaker.picture.complete() {
                     picture_gate.open();
                     recheck = speaker.act();
-                    engines_gate.open();
+                    if speaker.layer2.as_ref().is_none_or(layer2::Engine::runs) {
+                        engines_gate.open();
+                    }
                 }
             }
             () = timer => recheck = speaker.act(),
             () = speaker.engine.changed() => speaker.report(),
+            woken = woken(&mut speaker.layer2) => speaker.layer2_woken(woken),
         }
     }
     let leaves = speaker.node_leaves();
     tracing::info!(leaves, "the speaker stops");
-    speaker.engine.stop(leaves).await;
+    speaker.stop(leaves).await;
     writer.abort();
+    news_writer.abort();
     Ok(())
+}
+
+/// Waits for layer 2; for ever where it is not enabled.
+async fn woken(layer2: &mut Option<layer2::Engine>) -> Woken {
+    match layer2 {
+        Some(engine) => engine.woken().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Time left until then; a moment more, so that the time has come when the timer fires.
@@ -113,7 +137,9 @@ struct Speaker {
     last_node: Option<Node>,
     plan: Plan,
     engine: Engine,
+    layer2: Option<layer2::Engine>,
     entries: watch::Sender<Entries>,
+    news: watch::Sender<News>,
 }
 
 impl Speaker {
@@ -146,8 +172,12 @@ impl Speaker {
             ),
             None => Plan::default(),
         };
+        if let Some(layer2) = &mut self.layer2 {
+            layer2.act(&self.picture, &able, self.last_node.as_ref());
+        }
         self.engine.wish(self.plan.config.clone(), routes);
         self.report();
+        self.tell();
         recheck
     }
 
@@ -171,6 +201,48 @@ impl Speaker {
             *current = entries;
             differs
         });
+    }
+
+    fn layer2_woken(&mut self, woken: Woken) {
+        match woken {
+            Woken::Inputs => {
+                if let Some(layer2) = &mut self.layer2
+                    && self.picture.complete()
+                {
+                    let able = Able::new(&self.picture.world, Timestamp::now());
+                    layer2.act(&self.picture, &able, self.last_node.as_ref());
+                }
+            }
+            Woken::Snapshot => self.tell(),
+            Woken::Event(event) => tracing::info!(?event, "layer 2"),
+        }
+    }
+
+    /// Tells what layer 2 does.
+    fn tell(&self) {
+        let Some(snapshot) = self.layer2.as_ref().and_then(layer2::Engine::snapshot) else {
+            return;
+        };
+        let news = News::new(&self.node, &self.picture.world, &snapshot, Timestamp::now());
+        self.news.send_if_modified(|current| {
+            let differs = *current != news;
+            *current = news;
+            differs
+        });
+    }
+
+    /// Ends the engines, each in its order, at the same time.
+    async fn stop(self, leaves: bool) {
+        let picture = &self.picture;
+        let layer2 = async {
+            if let Some(layer2) = self.layer2 {
+                let able = Able::new(&picture.world, Timestamp::now());
+                layer2
+                    .stop(|members| layer2::wish(picture, &able, members))
+                    .await;
+            }
+        };
+        futures::join!(self.engine.stop(leaves), layer2);
     }
 
     /// Whether this node will not be back soon: deleted, excluded, or shutting down.

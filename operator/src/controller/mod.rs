@@ -12,6 +12,7 @@
 //! back. Every process keeps its index warm; only the one that holds the Lease writes. Safety does not
 //! rest on that: see `openelb_ipam::ledger`.
 
+mod announced;
 mod backoff;
 mod eips;
 mod engine;
@@ -56,6 +57,7 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
     };
     let news = news::Reporter::start(&context, &identity);
     let feed = feed::start(&context);
+    announced::start(&context, election.leading());
     finalizers::watch_bgp(&context, election.leading());
     let engine = engine::Engine::new(context.clone(), usize::from(args.workers), news, metrics);
     engine.run(feed, election.leading(), synced).await;

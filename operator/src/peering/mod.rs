@@ -4,9 +4,11 @@
 //! of one node runs. A fault harms the object that has it and nothing else.
 
 pub(crate) mod conf;
+mod digest;
 pub(crate) mod peer;
 mod plan;
 
+pub(crate) use digest::digest;
 #[cfg(test)]
 pub(crate) use plan::Trouble;
-pub(crate) use plan::{Credential, Credentials, PeerObject, Plan, plan};
+pub(crate) use plan::{Credential, Credentials, PeerObject, Plan, plan, rivals, selector_fault};

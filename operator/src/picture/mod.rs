@@ -16,6 +16,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node as ApiNode, Pod, Secret, Service as ApiService};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::watcher::Event;
 use openelb_api::v1alpha2::{BgpConf, BgpConfStatus, BgpPeer, BgpPeerStatus, Eip, EipAddress};
 use openelb_api::v1alpha2::{BgpConfSpec, address_of};
@@ -75,6 +76,8 @@ pub(crate) struct Picture {
     pub(crate) secrets: Credentials,
     /// The addresses of the speakers' pods.
     pub(crate) speakers: BTreeMap<String, IpAddr>,
+    /// The `Announced` conditions of Services, where all nodes matter.
+    pub(crate) announced: BTreeMap<ServiceKey, Condition>,
     relists: BTreeMap<Kind, Relist>,
     /// EndpointSlice → the Service that it belongs to.
     owners: BTreeMap<Key, ServiceKey>,
@@ -93,6 +96,15 @@ impl Picture {
         Self {
             relists,
             only,
+            ..Self::default()
+        }
+    }
+
+    /// A picture of this world alone.
+    #[cfg(test)]
+    pub(crate) fn of(world: World) -> Self {
+        Self {
+            world,
             ..Self::default()
         }
     }
@@ -120,6 +132,7 @@ impl Picture {
             peer_statuses,
             secrets,
             speakers,
+            announced,
             relists,
             owners,
             only,
@@ -139,8 +152,12 @@ impl Picture {
                     .entry(Kind::Service)
                     .or_default()
                     .follow(event, |key, service| {
+                        let key = service_key(key);
+                        let shown = service.as_ref().filter(|_| only.is_none());
+                        let shown = shown.and_then(announced_condition);
+                        let said = set(announced, key.clone(), shown);
                         let service = service.as_ref().and_then(Service::read);
-                        set(&mut world.services, service_key(key), service)
+                        set(&mut world.services, key, service) || said
                     })
             }
             Change::EndpointSlice(event) => relists
@@ -270,6 +287,14 @@ fn set<K: Ord, V: PartialEq>(
 
 fn service_key((namespace, name): &Key) -> ServiceKey {
     ServiceKey::new(namespace, name)
+}
+
+fn announced_condition(service: &ApiService) -> Option<Condition> {
+    let conditions = service.status.as_ref()?.conditions.as_ref()?;
+    let mut ours = conditions
+        .iter()
+        .filter(|condition| condition.type_ == keys::conditions::ANNOUNCED);
+    ours.next().cloned()
 }
 
 fn slice_change(

@@ -7,15 +7,12 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use openelb_api::v1alpha2::{
-    AnnouncedDigest, NodeConfStatus, NodePeerStatus, PeerState, TimersState,
-};
+use openelb_api::v1alpha2::{NodeConfStatus, NodePeerStatus, PeerState, TimersState};
 use openelb_bgp::{
-    AdminState, Digest, Family, PeerAddress, PeerConfig, PeerSnapshot, SessionState, Snapshot,
-    SpeakerConfig,
+    AdminState, PeerAddress, PeerConfig, PeerSnapshot, SessionState, Snapshot, SpeakerConfig,
 };
 
-use crate::peering::Plan;
+use crate::peering::{Plan, digest};
 
 /// This node's entries.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -172,23 +169,6 @@ fn reason(seen: &PeerSnapshot) -> String {
     error.unwrap_or_default()
 }
 
-/// The digest of what a peer holds, over all families: equal exactly where the sets are.
-pub(crate) fn digest(families: impl Iterator<Item = (Family, Digest)>) -> AnnouncedDigest {
-    let mut prefixes = 0;
-    let mut parts = Vec::new();
-    for (family, digest) in families {
-        if digest.count() > 0 {
-            prefixes += digest.count();
-            parts.push(format!("{family} {digest}"));
-        }
-    }
-    parts.sort();
-    AnnouncedDigest {
-        prefixes: i64::try_from(prefixes).unwrap_or(i64::MAX),
-        digest: parts.join(", "),
-    }
-}
-
 fn rfc3339(time: SystemTime) -> String {
     Timestamp::try_from(time)
         .ok()
@@ -202,7 +182,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use openelb_bgp::{FamilySnapshot, Negotiated, PeerError, RemoteAs};
+    use openelb_bgp::{Family, FamilySnapshot, Negotiated, PeerError, RemoteAs};
 
     use super::*;
 
@@ -294,13 +274,5 @@ mod tests {
         let entry = of(SessionState::Idle, Err(trouble));
         assert_eq!(entry.peer_state.session_state, "IDLE");
         assert!(entry.message.contains("no Secret x"));
-    }
-
-    #[test]
-    fn digests_differ_by_family_and_ignore_empty_ones() {
-        let one: Digest = ["192.0.2.1/32".parse().unwrap()].into_iter().collect();
-        let a = digest([(Family::Ipv4, one), (Family::Ipv6, Digest::default())].into_iter());
-        assert_eq!(a, digest([(Family::Ipv4, one)].into_iter()));
-        assert_ne!(a, digest([(Family::Ipv6, one)].into_iter()));
     }
 }

@@ -63,6 +63,13 @@ impl Config {
         self
     }
 
+    /// At this address instead of one on loopback, so that other hosts of a network reach it.
+    #[must_use]
+    pub fn at(mut self, address: IpAddr) -> Self {
+        self.address = address;
+        self
+    }
+
     /// For real nodes: at an address they can reach, handing out pod ranges, scheduling.
     #[must_use]
     pub fn for_nodes(mut self, address: IpAddr) -> Self {

@@ -1,4 +1,5 @@
-//! Libraries against kernels and routers, in network namespaces; no Kubernetes.
+//! Libraries and processes against kernels and routers, in network namespaces.
 
 mod bgp;
 mod layer2;
+mod speaker;

@@ -1,0 +1,343 @@
+//! BGP.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
+use openelb_tests::bgp::{Bgp, Daemon, Peer, Route, Software};
+use openelb_tests::{Deadline, Program, eventually, scenario};
+use serde_json::{Value, json};
+
+use super::stage::Stage;
+
+const ROUTER: u32 = 65001;
+const NODES: u32 = 65000;
+const ADDRESS: &str = "203.0.113.1";
+
+fn prefix() -> IpNet {
+    IpNet::from(ADDRESS.parse::<IpAddr>().expect("an address"))
+}
+
+/// FRR on the router, with every node as a peer.
+async fn router(stage: &Stage, refine: impl Fn(Peer) -> Peer) -> Result<Daemon> {
+    let mut bgp = Bgp::new(ROUTER, stage.network.router());
+    for node in stage.network.nodes() {
+        bgp = bgp.peer(refine(Peer::at(node.v4, NODES).hold(9)));
+    }
+    bgp.start(
+        Software::Frr,
+        stage.network.router(),
+        stage.network.folder(),
+    )
+    .await
+}
+
+/// The BgpPeer for the router.
+fn peer_spec(stage: &Stage) -> Value {
+    json!({
+        "conf": {"neighborAddress": stage.network.router().v4.to_string(), "peerAs": ROUTER},
+        "timers": {"config": {"holdTime": "9"}}
+    })
+}
+
+/// A stage with the usual objects, speakers on all nodes, and a router.
+async fn served(nodes: u8, conf: &Value, refine: impl Fn(Peer) -> Peer) -> Result<(Stage, Daemon)> {
+    let mut stage = Stage::start(nodes).await?;
+    let daemon = router(&stage, refine).await?;
+    stage.ours("BgpConf", "default", conf).await?;
+    stage.ours("BgpPeer", "router", &peer_spec(&stage)).await?;
+    stage
+        .ours("Eip", "pool", &json!({"address": "203.0.113.0/24"}))
+        .await?;
+    stage.service("web", "Cluster", ADDRESS).await?;
+    stage.endpoints("web", &["n1"]).await?;
+    for number in 1..=nodes {
+        stage.speak(&format!("n{number}"), &[]).await?;
+    }
+    Ok((stage, daemon))
+}
+
+/// Waits until the router sees exactly these nodes behind the address.
+async fn behind(stage: &Stage, daemon: &Daemon, nodes: &[&str]) -> Result<Vec<Route>> {
+    let mut hops: Vec<IpAddr> = Vec::new();
+    for node in nodes {
+        hops.push(stage.network.node(node)?.v4.into());
+    }
+    stage.check()?;
+    let what = format!("{nodes:?}");
+    daemon
+        .routes_become(prefix(), &what, |routes| {
+            let seen: Vec<IpAddr> = routes.iter().map(|route| route.next_hop).collect();
+            seen == hops
+        })
+        .await
+}
+
+/// How often the sessions came up, by the router's count.
+async fn sessions(daemon: &Daemon) -> Result<Vec<u64>> {
+    let text = daemon.ask("show bgp neighbors json").await?;
+    let answer: Value = serde_json::from_str(&text)?;
+    let peers = answer.as_object().context("no neighbours")?.values();
+    Ok(peers
+        .filter_map(|peer| peer["connectionsEstablished"].as_u64())
+        .collect())
+}
+
+#[test]
+fn an_address_is_announced_by_the_nodes_that_can_deliver() {
+    scenario(async || {
+        let conf = json!({"as": NODES});
+        let (stage, daemon) = served(2, &conf, |peer| peer).await?;
+        let routes = behind(&stage, &daemon, &["n1", "n2"]).await?;
+        ensure!(
+            routes.iter().all(|route| route.as_path == [NODES]),
+            "{routes:?}"
+        );
+        eventually("two next hops in the kernel", Deadline::SHORT, async || {
+            let hops = stage
+                .network
+                .router()
+                .namespace()
+                .next_hops(prefix())
+                .await?;
+            ensure!(hops.len() == 2, "{hops:?}");
+            Ok(())
+        })
+        .await?;
+        let before = sessions(&daemon).await?;
+
+        stage
+            .kubectl(&[
+                "label",
+                "node",
+                "n1",
+                "node.kubernetes.io/exclude-from-external-load-balancers=",
+            ])
+            .await?;
+        behind(&stage, &daemon, &["n2"]).await?;
+        stage
+            .kubectl(&[
+                "label",
+                "node",
+                "n1",
+                "node.kubernetes.io/exclude-from-external-load-balancers-",
+            ])
+            .await?;
+        behind(&stage, &daemon, &["n1", "n2"]).await?;
+
+        stage.kubectl(&["cordon", "n1"]).await?;
+        stage.service("web", "Local", ADDRESS).await?;
+        behind(&stage, &daemon, &["n1"]).await?;
+        stage.endpoints("web", &["n2"]).await?;
+        behind(&stage, &daemon, &["n2"]).await?;
+        stage.endpoints("web", &[]).await?;
+        behind(&stage, &daemon, &[]).await?;
+        stage.endpoints("web", &["n1", "n2"]).await?;
+        behind(&stage, &daemon, &["n1", "n2"]).await?;
+
+        // Attributes and descriptions change by UPDATE, not by a reset.
+        let bgp = json!({"communities": ["65000:7"], "largeCommunities": ["65000:1:2"], "med": 5, "asPathPrepend": 1});
+        stage
+            .ours(
+                "Eip",
+                "pool",
+                &json!({"address": "203.0.113.0/24", "bgp": bgp}),
+            )
+            .await?;
+        daemon
+            .routes_become(prefix(), "the attributes of the Eip", |routes| {
+                routes.len() == 2
+                    && routes.iter().all(|route| {
+                        route.communities.contains("65000:7")
+                            && route.large_communities.contains("65000:1:2")
+                            && route.med == Some(5)
+                            && route.as_path == [NODES, NODES]
+                    })
+            })
+            .await?;
+        let mut described = peer_spec(&stage);
+        described["conf"]["description"] = json!("spine");
+        stage.ours("BgpPeer", "router", &described).await?;
+        eventually(
+            "the new description in the status",
+            Deadline::SHORT,
+            async || {
+                stage.check()?;
+                let text = stage
+                    .kubectl(&["get", "bgppeer", "router", "-o", "json"])
+                    .await?;
+                let peer: Value = serde_json::from_str(&text)?;
+                for node in ["n1", "n2"] {
+                    let state = &peer["status"]["nodesPeerStatus"][node];
+                    ensure!(state["peerState"]["description"] == "spine", "{state}");
+                    ensure!(
+                        state["peerState"]["sessionState"] == "ESTABLISHED",
+                        "{state}"
+                    );
+                    ensure!(state["announced"]["prefixes"] == 1, "{state}");
+                }
+                Ok(())
+            },
+        )
+        .await?;
+        let after = sessions(&daemon).await?;
+        ensure!(
+            before == after,
+            "sessions were reset: {before:?}, then {after:?}"
+        );
+
+        // An Eip for other peers, and an aggregate.
+        let elsewhere = json!({"peers": ["another"]});
+        stage
+            .ours(
+                "Eip",
+                "pool",
+                &json!({"address": "203.0.113.0/24", "bgp": elsewhere}),
+            )
+            .await?;
+        behind(&stage, &daemon, &[]).await?;
+        let aggregate = json!({"aggregationLength": 24});
+        stage
+            .ours(
+                "Eip",
+                "pool",
+                &json!({"address": "203.0.113.0/24", "bgp": aggregate}),
+            )
+            .await?;
+        let whole: IpNet = "203.0.113.0/24".parse()?;
+        daemon
+            .routes_become(whole, "the aggregate", |routes| routes.len() == 2)
+            .await?;
+        ensure!(
+            daemon.routes(prefix()).await?.is_empty(),
+            "the address itself is announced too"
+        );
+
+        // Without a BgpConf nothing is announced; with a new one all is.
+        stage.kubectl(&["delete", "bgpconf", "default"]).await?;
+        daemon
+            .routes_become(whole, "nothing", <[Route]>::is_empty)
+            .await?;
+        stage.ours("BgpConf", "default", &conf).await?;
+        daemon
+            .routes_become(whole, "the aggregate", |routes| routes.len() == 2)
+            .await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn nothing_is_withdrawn_while_the_api_server_is_gone() {
+    scenario(async || {
+        let (stage, daemon) = served(1, &json!({"as": NODES}), |peer| peer).await?;
+        behind(&stage, &daemon, &["n1"]).await?;
+        let before = sessions(&daemon).await?;
+        let monitor = stage
+            .network
+            .router()
+            .namespace()
+            .program(Program::new("monitor", "ip").args(["-o", "-t", "monitor", "route"]));
+        let monitor = monitor.start(stage.network.folder().path())?;
+        stage.control.api_server().kill().await;
+        let speaker = stage.speaker("n1")?;
+        eventually("the speaker to notice", Deadline::LONG, async || {
+            ensure!(
+                speaker.log().contains("the watch is interrupted"),
+                "not yet"
+            );
+            Ok(())
+        })
+        .await?;
+        // Longer than the hold time: keepalives go on.
+        let keepalives = async || -> Result<u64> {
+            let answer: Value =
+                serde_json::from_str(&daemon.ask("show bgp neighbors json").await?)?;
+            let peer = answer
+                .as_object()
+                .and_then(|peers| peers.values().next())
+                .context("no peer")?;
+            peer["messageStats"]["keepalivesRecv"]
+                .as_u64()
+                .context("no count")
+        };
+        let first = keepalives().await?;
+        eventually("five keepalives", Deadline::LONG, async || {
+            let now = keepalives().await?;
+            ensure!(now >= first + 5, "{first}, then {now}");
+            Ok(())
+        })
+        .await?;
+        behind(&stage, &daemon, &["n1"]).await?;
+        stage.control.api_server().restart().await?;
+        stage.control.ready().await?;
+        // What changed meanwhile or after is followed again.
+        stage.service("dns", "Cluster", "203.0.113.2").await?;
+        stage.endpoints("dns", &["n1"]).await?;
+        let other: IpNet = "203.0.113.2/32".parse()?;
+        daemon
+            .routes_become(other, "the new address", |routes| routes.len() == 1)
+            .await?;
+        ensure!(
+            !monitor.log().contains(ADDRESS),
+            "the route was touched:\n{}",
+            monitor.log()
+        );
+        ensure!(sessions(&daemon).await? == before, "the session was reset");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_restart_with_graceful_restart_touches_no_route() {
+    scenario(async || {
+        let conf = json!({"as": NODES, "gracefulRestart": {"enabled": true, "restartTime": 60}});
+        let (mut stage, daemon) = served(1, &conf, Peer::graceful_restart).await?;
+        behind(&stage, &daemon, &["n1"]).await?;
+        let before = sessions(&daemon).await?;
+        let namespace = stage.network.router().namespace().clone();
+        let monitor =
+            namespace.program(Program::new("monitor", "ip").args(["-o", "-t", "monitor", "route"]));
+        let monitor = monitor.start(stage.network.folder().path())?;
+        stage.speaker("n1")?.stop().await?;
+        ensure!(
+            namespace.next_hops(prefix()).await?.len() == 1,
+            "the route went with the speaker"
+        );
+        stage.speak("n1", &[]).await?;
+        eventually("a new session", Deadline::LONG, async || {
+            stage.check()?;
+            let now = sessions(&daemon).await?;
+            ensure!(now > before, "{before:?}, then {now:?}");
+            Ok(())
+        })
+        .await?;
+        // What is left of the old life is cleaned up with End-of-RIB: the address that went meanwhile.
+        stage.service("dns", "Cluster", "203.0.113.2").await?;
+        stage.endpoints("dns", &["n1"]).await?;
+        let other: IpNet = "203.0.113.2/32".parse()?;
+        daemon
+            .routes_become(other, "a new address", |routes| routes.len() == 1)
+            .await?;
+        behind(&stage, &daemon, &["n1"]).await?;
+        let log = monitor.log();
+        ensure!(
+            !log.contains(&format!("Deleted {ADDRESS}")),
+            "the route was withdrawn:\n{log}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_stop_without_graceful_restart_withdraws_and_another_node_takes_the_traffic() {
+    scenario(async || {
+        let (stage, daemon) = served(2, &json!({"as": NODES}), |peer| peer).await?;
+        behind(&stage, &daemon, &["n1", "n2"]).await?;
+        let status = stage.speaker("n1")?.stop().await?;
+        ensure!(status.success(), "{status}");
+        daemon
+            .routes_become(prefix(), "the other node", |routes| routes.len() == 1)
+            .await?;
+        Ok(())
+    });
+}

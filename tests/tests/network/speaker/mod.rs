@@ -1,0 +1,5 @@
+//! The speaker as a process: a real API server tells it what to do, real routers and hosts see what it does.
+
+mod bgp;
+mod layer2;
+mod stage;

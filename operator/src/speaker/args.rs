@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// The membership key; without it the Secret `memberlist`, key `key`.
     #[arg(long, env = "MEMBER_LIST_SECRET", hide_env_values = true)]
     secret: Option<String>,
+    /// How speakers know of each other: `gossip`. Leases are not available yet.
+    #[arg(long, default_value = "gossip", value_parser = ["gossip"])]
+    membership: String,
     /// How quickly a dead node is replaced in layer 2: `default`, `fast`, or `calm` for lossy networks.
     #[arg(long, default_value = "default")]
     membership_profile: Profile,

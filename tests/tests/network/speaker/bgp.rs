@@ -15,7 +15,7 @@ const NODES: u32 = 65000;
 const ADDRESS: &str = "203.0.113.1";
 
 fn prefix() -> IpNet {
-    IpNet::from(ADDRESS.parse::<IpAddr>().expect("an address"))
+    IpNet::from(IpAddr::from([203, 0, 113, 1]))
 }
 
 /// FRR on the router, with every node as a peer.
@@ -134,7 +134,22 @@ fn an_address_is_announced_by_the_nodes_that_can_deliver() {
         behind(&stage, &daemon, &[]).await?;
         stage.endpoints("web", &["n1", "n2"]).await?;
         behind(&stage, &daemon, &["n1", "n2"]).await?;
+        let after = sessions(&daemon).await?;
+        ensure!(
+            before == after,
+            "sessions were reset: {before:?}, then {after:?}"
+        );
+        Ok(())
+    });
+}
 
+#[test]
+fn attributes_peers_and_aggregates_change_without_a_reset() {
+    scenario(async || {
+        let conf = json!({"as": NODES});
+        let (stage, daemon) = served(2, &conf, |peer| peer).await?;
+        behind(&stage, &daemon, &["n1", "n2"]).await?;
+        let before = sessions(&daemon).await?;
         // Attributes and descriptions change by UPDATE, not by a reset.
         let bgp = json!({"communities": ["65000:7"], "largeCommunities": ["65000:1:2"], "med": 5, "asPathPrepend": 1});
         stage
@@ -168,13 +183,13 @@ fn an_address_is_announced_by_the_nodes_that_can_deliver() {
                     .await?;
                 let peer: Value = serde_json::from_str(&text)?;
                 for node in ["n1", "n2"] {
-                    let state = &peer["status"]["nodesPeerStatus"][node];
-                    ensure!(state["peerState"]["description"] == "spine", "{state}");
+                    let entry = &peer["status"]["nodesPeerStatus"][node];
+                    ensure!(entry["peerState"]["description"] == "spine", "{entry}");
                     ensure!(
-                        state["peerState"]["sessionState"] == "ESTABLISHED",
-                        "{state}"
+                        entry["peerState"]["sessionState"] == "ESTABLISHED",
+                        "{entry}"
                     );
-                    ensure!(state["announced"]["prefixes"] == 1, "{state}");
+                    ensure!(entry["announced"]["prefixes"] == 1, "{entry}");
                 }
                 Ok(())
             },

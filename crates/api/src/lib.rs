@@ -6,6 +6,22 @@
 //!
 //! Wire types (`v1alpha2`) mirror the stored JSON and are read leniently; [`Tolerant`] keeps an object that cannot be
 //! read at all from stopping the others. Domain types are made from them by `TryFrom`, with errors a user can act on.
+//!
+//! ```
+//! use openelb_api::v1alpha2::{Eip, EipSpec};
+//! use openelb_api::Pool;
+//!
+//! let spec = EipSpec {
+//!     address: "192.0.2.10-192.0.2.19, 2001:db8::/64".to_owned(),
+//!     exclude: vec!["192.0.2.11".to_owned()],
+//!     ..EipSpec::default()
+//! };
+//! let pool = Pool::try_from(&Eip::new("lan", spec))?;
+//! let given = &pool.addresses.assignable;
+//! assert_eq!(given.to_string(), "192.0.2.10,192.0.2.12-192.0.2.19,2001:db8::/64");
+//! assert_eq!(given.position("192.0.2.12".parse()?), Some(1));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod bgp;
 pub mod crd;

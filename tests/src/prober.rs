@@ -29,6 +29,8 @@ const BEAT: Duration = Duration::from_millis(50);
 pub enum Traffic {
     /// A new TCP connection per probe.
     Tcp,
+    /// A new TCP connection with one HTTP request per probe, to `openelb-answer web`.
+    Http,
     /// A packet from a new port per probe.
     Udp,
     /// One TCP connection that stays, with a few bytes every 50 ms.
@@ -241,7 +243,18 @@ async fn ask(target: Target) -> std::io::Result<String> {
         ));
     } else {
         let stream = TcpStream::connect(target.address).await?;
-        BufReader::new(stream).read_line(&mut line).await?;
+        let mut stream = BufReader::new(stream);
+        if target.traffic == Traffic::Http {
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+                .await?;
+            // The line is what follows the head.
+            while stream.read_line(&mut line).await? > 0 && line != "\r\n" {
+                line.clear();
+            }
+            line.clear();
+        }
+        stream.read_line(&mut line).await?;
     }
     Ok(line)
 }

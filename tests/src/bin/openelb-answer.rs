@@ -1,15 +1,17 @@
 //! What answers in pods and behind load balancers: says who it is and whom it sees, over TCP and UDP.
 //!
-//! `serve PORT [ADDRESS…]`: a TCP connection gets one line, `NODE POD PEER`, and after it whatever it sends; a UDP packet gets the
-//! same line. UDP is answered from the addresses named; without any, from the one that the kernel chooses. SIGTERM ends it at once, or after `LINGER` seconds in which it goes on answering. `pause` only waits.
+//! `serve PORT [ADDRESS…]`: a TCP connection gets one line, `NODE POD PEER`, and after it whatever it sends; a UDP packet
+//! gets the same line. UDP is answered from the addresses named; without any, from the one that the kernel chooses.
+//! `web PORT`: an HTTP request gets that line as a page. SIGTERM ends it at once, or after `LINGER` seconds in which it
+//! goes on answering. `pause` only waits.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -22,16 +24,61 @@ async fn main() -> Result<()> {
         Some("serve") => {
             let port = args.next().context("serve which port?")?.parse()?;
             let addresses: Vec<IpAddr> = args.map(|arg| arg.parse()).collect::<Result<_, _>>()?;
-            let linger = name("LINGER")
-                .parse()
-                .map_or(Duration::ZERO, Duration::from_secs);
             tokio::select! {
                 outcome = serve(port, &addresses) => outcome?,
-                () = async { end.recv().await; tokio::time::sleep(linger).await } => {}
+                () = leave(&mut end) => {}
             }
         }
-        _ => bail!("say `serve PORT` or `pause`"),
+        Some("web") => {
+            let port = args.next().context("serve which port?")?.parse()?;
+            tokio::select! {
+                outcome = web(port) => outcome?,
+                () = leave(&mut end) => {}
+            }
+        }
+        _ => bail!("say `serve PORT`, `web PORT` or `pause`"),
     }
+    Ok(())
+}
+
+/// Returns when it is time to end.
+async fn leave(end: &mut Signal) {
+    end.recv().await;
+    let linger = name("LINGER")
+        .parse()
+        .map_or(Duration::ZERO, Duration::from_secs);
+    tokio::time::sleep(linger).await;
+}
+
+/// Answers HTTP, one request per connection.
+async fn web(port: u16) -> Result<()> {
+    let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))?;
+    loop {
+        if let Ok((stream, peer)) = listener.accept().await {
+            tokio::spawn(tokio::time::timeout(
+                Duration::from_secs(10),
+                page(stream, peer),
+            ));
+        }
+    }
+}
+
+async fn page(mut stream: TcpStream, peer: SocketAddr) -> Result<()> {
+    let mut request = [0; 2048];
+    // What is asked for makes no difference; that something is asked does.
+    if stream.read(&mut request).await? == 0 {
+        return Ok(());
+    }
+    let body = line(peer);
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).await?;
+    stream.shutdown().await?;
     Ok(())
 }
 

@@ -1,17 +1,17 @@
 //! `hack quickstart`: what is missing is installed and built, then the tour starts on a cluster of its own.
 //!
-//! The tour itself is a program of the tests crate (`quickstart`), which owns the cluster: when it ends, all of it is
-//! gone. With `--keep` it goes on in the background and `--down` ends it.
+//! The tour itself is a story of the cluster tier (`quickstart::tour`), in a world of its own: when it ends, all of it is
+//! gone. With `--keep` the world goes on in the background and `--down` ends it.
 
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{cargo, program, root, say, show};
+use crate::command::{cargo, say, show};
 use crate::{image, prerequisites};
 
 /// What to do with the cluster.
@@ -44,20 +44,28 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     step("what the cluster is made of", || {
         prerequisites::apt_packages("cluster")?;
+        prerequisites::programs(&[("curl", "curl")])?;
         prerequisites::tools(&["all"])
     })?;
     step("openelb-rs and its images", || {
         image::for_the_lab()?;
         let mut build = cargo();
-        build.args(["build", "--quiet", "--package", "openelb-tests", "--bins"]);
+        build.args(["build", "--quiet", "--package", "openelb-tests"]);
+        build.args(["--bins", "--test", "cluster"]);
         show(build).map(drop)
     })?;
     if args.keep {
         return state.tour_in_background();
     }
-    let mut tour = program(tour_binary());
-    let status = tour.status().context("cannot start the tour")?;
-    Ok(exit_code(status.code()))
+    let mut tour = tour();
+    tour.stdout(Stdio::piped());
+    let mut child = tour.spawn().context("cannot start the tour")?;
+    if let Some(output) = child.stdout.take() {
+        for line in BufReader::new(output).lines() {
+            tell(&line?);
+        }
+    }
+    Ok(exit_code(child.wait()?.code()))
 }
 
 fn step(what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -70,8 +78,44 @@ fn step(what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-fn tour_binary() -> PathBuf {
-    root().join("target/debug/quickstart")
+/// The tour is a story of the cluster tier; what its test program says beside it is left out by [`tell`].
+fn tour() -> Command {
+    let mut tour = cargo();
+    tour.args([
+        "test",
+        "--quiet",
+        "--package",
+        "openelb-tests",
+        "--test",
+        "cluster",
+    ])
+    .args(["--", "--exact", "quickstart::tour", "--nocapture"]);
+    tour
+}
+
+/// Lines of the story begin so.
+const STORY: &str = "  | ";
+/// What the world says when a story has ended and it stays.
+const STAYS: &str = "the world stays";
+
+/// Prints a line of the tour's output as people want it.
+fn tell(line: &str) {
+    let noise = ["running ", "test ", "test result", "failures:", "---- "];
+    let story = line.strip_prefix(STORY).map(|story| {
+        // The test program leaves its own line open for the first word of the story.
+        story
+            .strip_prefix("test quickstart::tour ... ")
+            .unwrap_or(story)
+    });
+    match story {
+        Some(story) if noise.iter().any(|start| story.starts_with(start)) => {}
+        Some(story) if story.trim().is_empty() || story.trim() == "ok" => {}
+        Some(story) => println!("{story}"),
+        None if line.starts_with("world: ") || line.starts_with("    nsenter") => {
+            println!("{line}");
+        }
+        None => {}
+    }
 }
 
 fn exit_code(code: Option<i32>) -> ExitCode {
@@ -83,8 +127,6 @@ fn exit_code(code: Option<i32>) -> ExitCode {
 struct State {
     log: PathBuf,
     pid: PathBuf,
-    /// Made by the tour when all is shown and it only keeps the cluster.
-    done: PathBuf,
 }
 
 impl State {
@@ -95,7 +137,6 @@ impl State {
         Ok(Self {
             log: folder.join("log"),
             pid: folder.join("pid"),
-            done: folder.join("done"),
         })
     }
 
@@ -106,17 +147,15 @@ impl State {
             .trim()
             .parse()
             .ok()?;
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        (name.trim() == "quickstart").then_some(pid)
+        let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        command.contains("quickstart::tour").then_some(pid)
     }
 
     fn tour_in_background(&self) -> Result<ExitCode> {
-        let _ = std::fs::remove_file(&self.done);
         let log = std::fs::File::create(&self.log)
             .with_context(|| format!("cannot write {}", self.log.display()))?;
-        let mut tour = program(tour_binary());
-        tour.arg("--keep")
-            .arg(&self.done)
+        let mut tour = tour();
+        tour.env("OPENELB_KEEP_WORLD", "1")
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log))
             .process_group(0);
@@ -132,17 +171,20 @@ impl State {
 
     /// Shows what the tour says until it has shown all (nothing) or ended (its exit code).
     fn follow(&self, child: &mut Child) -> Result<Option<ExitCode>> {
-        let mut seen = 0;
+        let mut log = BufReader::new(std::fs::File::open(&self.log)?);
+        let mut line = String::new();
         loop {
             let ended = child.try_wait()?;
-            let done = self.done.exists();
-            seen = copy_from(&self.log, seen)?;
+            while log.read_line(&mut line)? > 0 && line.ends_with('\n') {
+                if line.contains(STAYS) {
+                    return Ok(None);
+                }
+                tell(line.trim_end());
+                line.clear();
+            }
             if let Some(status) = ended {
                 let _ = std::fs::remove_file(&self.pid);
                 return Ok(Some(exit_code(status.code())));
-            }
-            if done {
-                return Ok(None);
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -155,7 +197,8 @@ impl State {
         };
         say(&format!("removing the cluster (process {pid})"));
         let mut kill = Command::new("kill");
-        kill.arg(pid.to_string());
+        // The whole group: cargo and the test program, with which the world ends.
+        kill.args(["--", &format!("-{pid}")]);
         let status = kill.status().context("cannot run kill")?;
         if !status.success() {
             bail!("cannot end process {pid}");
@@ -174,16 +217,4 @@ impl State {
         say("all of it is gone");
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Prints what `file` holds from `offset` on; returns where it ends.
-fn copy_from(file: &Path, offset: u64) -> Result<u64> {
-    let mut log = std::fs::File::open(file)?;
-    log.seek(SeekFrom::Start(offset))?;
-    let mut text = Vec::new();
-    log.read_to_end(&mut text)?;
-    let mut out = std::io::stdout().lock();
-    out.write_all(&text)?;
-    out.flush()?;
-    Ok(offset + u64::try_from(text.len())?)
 }

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 pub struct Measurement {
     /// What was broken, in words of a user; measurements of the same fault are one row.
     pub fault: String,
-    /// The longest time without a successful new connection, in milliseconds.
-    pub gap_ms: f64,
+    /// From the fault to the last new connection that failed, in milliseconds.
+    pub trouble_ms: f64,
     /// New connections that failed.
     pub failed: u64,
     /// New connections tried.
@@ -59,13 +59,13 @@ pub fn page(measurements: &[Measurement], machine: &str) -> String {
     let mut text = format!(
         "# What users lose when something breaks\n\n\
          Made by `hack/bench cluster` on {machine}. A client opens a new TCP connection every 10 ms through the load\n\
-         balancer; the gap is the longest time in which none succeeded. Every fault was made as often as the table says,\n\
-         on a real Kubernetes of three nodes with FRR as the router.\n\n\
-         | fault | runs | gap, median | gap, max | failed connections, median | max |\n\
+         balancer, to three nodes of a real Kubernetes behind FRR. Trouble lasts from the fault to the last connection that\n\
+         failed. Every fault was made as often as the table says.\n\n\
+         | fault | runs | trouble, median | max | failed connections, median | max |\n\
          |---|--:|--:|--:|--:|--:|\n"
     );
     for (fault, runs) in rows(measurements) {
-        let mut gaps: Vec<f64> = runs.iter().map(|run| run.gap_ms).collect();
+        let mut troubles: Vec<f64> = runs.iter().map(|run| run.trouble_ms).collect();
         let mut failed: Vec<f64> = runs.iter().map(|run| count(run.failed)).collect();
         let tried: Vec<f64> = runs.iter().map(|run| count(run.tried)).collect();
         let largest = tried.iter().copied().fold(0.0, f64::max);
@@ -73,8 +73,8 @@ pub fn page(measurements: &[Measurement], machine: &str) -> String {
             text,
             "| {fault} | {} | {} | {} | {:.0} of {largest:.0} | {:.0} |",
             runs.len(),
-            milliseconds(median(&mut gaps)),
-            milliseconds(gaps.iter().copied().fold(0.0, f64::max)),
+            milliseconds(median(&mut troubles)),
+            milliseconds(troubles.iter().copied().fold(0.0, f64::max)),
             median(&mut failed),
             failed.iter().copied().fold(0.0, f64::max),
         );
@@ -134,10 +134,10 @@ fn count(value: u64) -> f64 {
 mod tests {
     use super::*;
 
-    fn measured(fault: &str, gap_ms: f64, failed: u64) -> Measurement {
+    fn measured(fault: &str, trouble_ms: f64, failed: u64) -> Measurement {
         Measurement {
             fault: fault.to_owned(),
-            gap_ms,
+            trouble_ms,
             failed,
             tried: 500,
         }

@@ -4,6 +4,9 @@
 //! how the cluster was made.
 
 pub mod figures;
+mod on_cluster;
+
+pub use on_cluster::{Loss, Product};
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,4 @@
+//! The product as users run it: three real nodes, the chart installed by helm with our images, a router, a client.
+
+mod main_job;
+mod quickstart;

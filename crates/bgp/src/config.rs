@@ -79,8 +79,9 @@ pub enum PeerAddress {
     Ip(IpAddr),
     /// A link-local IPv6 address on the named interface.
     LinkLocal(std::net::Ipv6Addr, String),
-    /// Unnumbered: the one router on the named point-to-point interface, found
-    /// among the link-local IPv6 neighbours of that interface.
+    /// Unnumbered: the one router on the named point-to-point interface, from
+    /// whatever link-local IPv6 address it connects. It is not looked for: we
+    /// only accept.
     Interface(String),
 }
 

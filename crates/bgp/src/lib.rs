@@ -2,7 +2,59 @@
 //!
 //! The caller gives the complete configuration and the complete set of routes
 //! through two watch channels and reads back what really happens as a plain
-//! [`Snapshot`]. Routes of peers are counted and dropped.
+//! [`Snapshot`]. Routes of peers are counted and dropped: memory does not grow
+//! with what a peer sends.
+//!
+//! ```text
+//!   caller                         Speaker                         network
+//!
+//!  watch<SpeakerConfig> ─────▶ ┌──────────────┐
+//!                              │ speaker task │──wish──▶ listener task ◀── TCP 179
+//!  Speaker::shutdown ────────▶ └──┬────────┬──┘             │ accepted (one waits)
+//!                          setup, │        │ sessions       ▼
+//!                          halt   │        │ wanted    ┌─────────────────┐
+//!                                 ├────────┼─────────▶ │ task of a peer  │ ◀─▶ TCP
+//!  watch<RouteSet> ───────────────┼────────┼─────────▶ │ Peer, Session,  │
+//!                                 │        ▼           │ AdjRibOut, Link │
+//!                                 │   thread "bfd" ──▶ └───────┬─────────┘
+//!                                 │     ▲ UDP 3784, 4784       │
+//!  watch<Snapshot> ◀──────────────┴─────┼──────────────────────┘
+//! ```
+//!
+//! Every arrow is a watch channel (the latest value counts) or holds one item:
+//! nothing queues. Each peer's task owns everything about its peer, so one peer
+//! cannot harm another. What decides is pure and takes the time as an argument
+//! (`peer`, `session`, `adj_rib_out`, `export`, `collision`, `backoff`,
+//! `bfd::session`); what does I/O is `task`, `link`, `listener`, `bfd::engine`.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use openelb_bgp::{Attributes, PeerConfig, RemoteAs, RouteSet, Speaker, SpeakerConfig};
+//! use tokio::sync::watch;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let peer = PeerConfig::new("10.0.0.1".parse()?, RemoteAs::Exactly(65000));
+//! let config = SpeakerConfig::new(65001, "10.0.0.11".parse()?).peer("router", peer);
+//! let routes: RouteSet = [("203.0.113.9/32".parse()?, Arc::new(Attributes::default()))]
+//!     .into_iter()
+//!     .collect();
+//! let (config, follow) = watch::channel(Arc::new(config));
+//! let (routes, announced) = watch::channel(Arc::new(routes));
+//! let speaker = Speaker::spawn(follow, announced);
+//!
+//! // Withdraw everything: the new value is the complete wish.
+//! routes.send_replace(Arc::new(RouteSet::new()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is not there
+//!
+//! Import of routes, BFD echo and authentication, TCP-AO, and finding the
+//! router of [`PeerAddress::Interface`] by itself: such a session comes up when
+//! the router connects.
 
 mod adj_rib_out;
 mod backoff;

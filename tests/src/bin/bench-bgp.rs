@@ -1,0 +1,372 @@
+//! The BGP speaker beside BIRD in the same run: how fast routes leave, how fast
+//! many peers come up, how much memory that takes, how fast BFD finds a loss.
+//!
+//! Everything runs in network namespaces of its own: `unshare` is called first.
+
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use openelb_bgp::{
+    Attributes, BfdConfig, BfdState, PeerConfig, RemoteAs, RouteSet, SessionState, Speaker,
+    SpeakerConfig,
+};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+const PORT: u16 = 1790;
+const ROUTES: u32 = 10_000;
+const PATIENCE: Duration = Duration::from_mins(1);
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if std::env::var_os("BENCH_BGP_INSIDE").is_none() {
+        let error = Command::new("unshare")
+            .args([
+                "--mount",
+                "--net",
+                "--pid",
+                "--fork",
+                "--kill-child=SIGKILL",
+            ])
+            .arg("--mount-proc")
+            .arg(std::env::current_exe()?)
+            .args(&arguments)
+            .env("BENCH_BGP_INSIDE", "1")
+            .exec();
+        return Err(error).context("unshare (the benchmark needs root)");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["speaker", peers] => runtime.block_on(serve(peers.parse()?)),
+        ["--json", file] => {
+            let figures = runtime.block_on(all())?;
+            std::fs::write(file, serde_json::to_string_pretty(&figures)?)?;
+            Ok(())
+        }
+        [] => {
+            println!("{:#}", Value::from(runtime.block_on(all())?));
+            Ok(())
+        }
+        _ => bail!("usage: bench-bgp [--json FILE]"),
+    }
+}
+
+async fn all() -> Result<Vec<Value>> {
+    shell(
+        "ip link set lo up; mkdir -p /run/netns; mount -t tmpfs tmpfs /run/netns
+         ip netns add router
+         ip link add eth0 type veth peer name eth0 netns router
+         ip addr add 10.0.0.11/24 dev eth0; ip link set eth0 up
+         ip -n router addr add 10.0.0.1/24 dev eth0
+         ip -n router link set eth0 up; ip -n router link set lo up",
+    )?;
+    let mut figures = Vec::new();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        ours.push(routes(Who::Us).await?);
+        theirs.push(routes(Who::Bird).await?);
+    }
+    figures.push(figure("routes 10,000 ms", "ms", ours, theirs));
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        ours.push(peers(Who::Us).await?.0);
+        theirs.push(peers(Who::Bird).await?.0);
+    }
+    figures.push(figure("100 peers ms", "ms", ours, theirs));
+    let ours = vec![memory(Who::Us).await?];
+    let theirs = vec![memory(Who::Bird).await?];
+    figures.push(figure("rss MB", "MB", ours, theirs));
+    for ms in [50, 100] {
+        let (ours, theirs) = detection(ms).await?;
+        figures.push(figure(&format!("bfd 3x{ms} ms"), "ms", ours, theirs));
+    }
+    Ok(figures)
+}
+
+fn figure(name: &str, unit: &str, mut ours: Vec<f64>, mut theirs: Vec<f64>) -> Value {
+    ours.sort_by(f64::total_cmp);
+    theirs.sort_by(f64::total_cmp);
+    let at = |all: &[f64], part: usize| all.get((all.len() - 1) * part / 100).copied();
+    let (median, other) = (at(&ours, 50), at(&theirs, 50));
+    json!({
+        "figure": name,
+        "unit": unit,
+        "n": ours.len(),
+        "min": at(&ours, 0),
+        "median": median,
+        "p99": at(&ours, 99),
+        "max": at(&ours, 100),
+        "reference": other.map(|other| format!("BIRD {other:.2}")),
+        "ratio": median.zip(other).map(|(median, other)| median / other),
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Us,
+    Bird,
+}
+
+/// A program that announces; killed when dropped.
+struct Announcer(Child);
+
+impl Drop for Announcer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn collector(index: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 1, index + 1)
+}
+
+fn prefixes() -> impl Iterator<Item = String> {
+    (0..ROUTES).map(|i| format!("{}/32", Ipv4Addr::from(0x6440_0000 + i)))
+}
+
+/// Starts a speaker with this many peers on loopback.
+fn announcer(who: Who, peers: u8) -> Result<Announcer> {
+    let mut command = match who {
+        Who::Us => {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["speaker", &peers.to_string()]);
+            command
+        }
+        Who::Bird => {
+            let mut text =
+                String::from("router id 192.0.2.1; protocol device {} protocol static { ipv4;\n");
+            for prefix in prefixes() {
+                writeln!(text, "route {prefix} blackhole;")?;
+            }
+            text += "}\n";
+            for index in 0..peers {
+                writeln!(
+                    text,
+                    "protocol bgp p{index} {{ local 127.0.0.1 as 65001; multihop;
+                     neighbor {} port {PORT} as 65000;
+                     connect delay time 0; connect retry time 1; error wait time 1,1;
+                     ipv4 {{ import none; export all; next hop self; }}; }}",
+                    collector(index)
+                )?;
+            }
+            std::fs::write("/run/netns/bench.conf", text)?;
+            let mut command = Command::new("bird");
+            command.args([
+                "-f",
+                "-c",
+                "/run/netns/bench.conf",
+                "-s",
+                "/run/netns/bird.ctl",
+            ]);
+            command
+        }
+    };
+    Ok(Announcer(command.spawn()?))
+}
+
+/// The child process that is our speaker.
+async fn serve(peers: u8) -> Result<()> {
+    let attributes = Arc::new(Attributes::default());
+    let routes = prefixes()
+        .map(|prefix| Ok((prefix.parse()?, Arc::clone(&attributes))))
+        .collect::<Result<RouteSet>>()?;
+    let mut config = SpeakerConfig::new(65001, Ipv4Addr::new(192, 0, 2, 1));
+    for index in 0..peers {
+        let mut peer = PeerConfig::new(collector(index).into(), RemoteAs::Exactly(65000));
+        peer.remote_port = PORT;
+        peer.source = Some(Ipv4Addr::LOCALHOST.into());
+        config = config.peer(format!("p{index}"), peer);
+    }
+    let (_config, follow) = watch::channel(Arc::new(config));
+    let (_routes, announced) = watch::channel(Arc::new(routes));
+    let _speaker = Speaker::spawn(follow, announced);
+    std::future::pending().await
+}
+
+/// Takes the routes of a session; returns when all of them are here, with the
+/// time since the session was established.
+async fn collect(listener: &TcpListener) -> Result<(TcpStream, Duration)> {
+    let (mut stream, _) = tokio::time::timeout(PATIENCE, listener.accept()).await??;
+    stream.set_nodelay(true)?;
+    // AS 65000, no hold time, no capabilities but IPv4 and four-octet AS.
+    let open = [
+        0, 43, 1, 4, 0xfd, 0xe8, 0, 0, 192, 0, 2, 2, 14, 2, 12, 1, 4, 0, 1, 0, 1, 65, 4, 0, 0,
+        0xfd, 0xe8,
+    ];
+    let mut greeting = vec![0xff; 16];
+    greeting.extend_from_slice(&open);
+    stream.write_all(&greeting).await?;
+    let (mut kind, _) = message(&mut stream).await?;
+    ensure!(kind == 1, "no OPEN");
+    while kind != 4 {
+        (kind, _) = message(&mut stream).await?;
+    }
+    let mut keepalive = vec![0xff; 16];
+    keepalive.extend_from_slice(&[0, 19, 4]);
+    stream.write_all(&keepalive).await?;
+    let established = Instant::now();
+    let mut count = 0;
+    while count < ROUTES as usize {
+        let (kind, body) = message(&mut stream).await?;
+        if kind == 2 {
+            count += announced(&body).context("a broken UPDATE")?;
+        }
+    }
+    Ok((stream, established.elapsed()))
+}
+
+async fn message(stream: &mut TcpStream) -> Result<(u8, Vec<u8>)> {
+    let mut header = [0; 19];
+    stream.read_exact(&mut header).await?;
+    let [.., high, low, kind] = header;
+    let mut body = vec![0; usize::from(u16::from_be_bytes([high, low])).saturating_sub(19)];
+    stream.read_exact(&mut body).await?;
+    Ok((kind, body))
+}
+
+/// How many /32 an UPDATE announces.
+fn announced(body: &[u8]) -> Option<usize> {
+    let (withdrawn, rest) = body.split_first_chunk::<2>()?;
+    let rest = rest.get(usize::from(u16::from_be_bytes(*withdrawn))..)?;
+    let (attributes, rest) = rest.split_first_chunk::<2>()?;
+    let nlri = rest.get(usize::from(u16::from_be_bytes(*attributes))..)?;
+    Some(nlri.len() / 5)
+}
+
+async fn routes(who: Who) -> Result<f64> {
+    let listener = TcpListener::bind((collector(0), PORT)).await?;
+    let _announcer = announcer(who, 1)?;
+    let (_stream, time) = tokio::time::timeout(PATIENCE, collect(&listener)).await??;
+    Ok(time.as_secs_f64() * 1000.0)
+}
+
+async fn peers(who: Who) -> Result<(f64, Announcer)> {
+    converge(who, 100).await
+}
+
+/// Time until so many peers hold all routes.
+async fn converge(who: Who, peers: u8) -> Result<(f64, Announcer)> {
+    let mut listeners = Vec::new();
+    for index in 0..peers {
+        listeners.push(TcpListener::bind((collector(index), PORT)).await?);
+    }
+    let began = Instant::now();
+    let announcer = announcer(who, peers)?;
+    let all = futures::future::try_join_all(listeners.iter().map(collect));
+    let _streams = tokio::time::timeout(PATIENCE, all).await??;
+    let time = began.elapsed().as_secs_f64() * 1000.0;
+    Ok((time, announcer))
+}
+
+async fn memory(who: Who) -> Result<f64> {
+    let (_, announcer) = converge(who, 10).await?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", announcer.0.id()))?;
+    let kib: f64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .context("no VmRSS")?
+        .trim()
+        .parse()?;
+    Ok(kib / 1024.0)
+}
+
+/// Time from a cut of the wire to Down: ours, and BIRD's.
+async fn detection(ms: u64) -> Result<(Vec<f64>, Vec<f64>)> {
+    let configuration = format!(
+        "router id 10.0.0.1; protocol device {{}}
+         protocol bfd {{ interface \"*\" {{ interval {ms} ms; multiplier 3; }}; }}
+         protocol bgp us_ {{ local 10.0.0.1 as 65000; neighbor 10.0.0.11 as 65001; bfd on; passive;
+         ipv4 {{ import all; export none; }}; }}"
+    );
+    std::fs::write("/run/netns/bfd.conf", configuration)?;
+    let bird = Command::new("ip")
+        .args([
+            "netns",
+            "exec",
+            "router",
+            "bird",
+            "-f",
+            "-c",
+            "/run/netns/bfd.conf",
+        ])
+        .args(["-s", "/run/netns/bfd.ctl"])
+        .spawn()?;
+    let _bird = Announcer(bird);
+    let interval = Duration::from_millis(ms);
+    let mut peer = PeerConfig::new(Ipv4Addr::new(10, 0, 0, 1).into(), RemoteAs::Exactly(65000));
+    peer.timers.connect_retry = Duration::from_secs(1);
+    peer.bfd = Some(BfdConfig {
+        transmit: interval,
+        receive: interval,
+        ..BfdConfig::default()
+    });
+    let config = SpeakerConfig::new(65001, Ipv4Addr::new(10, 0, 0, 11)).peer("router", peer);
+    let (_config, follow) = watch::channel(Arc::new(config));
+    let (_routes, announced) = watch::channel(Arc::new(RouteSet::new()));
+    let speaker = Speaker::spawn(follow, announced);
+    let mut snapshots = speaker.snapshot();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..40 {
+        let up = snapshots.wait_for(|all| {
+            all.peers.get("router").is_some_and(|peer| {
+                peer.state == SessionState::Established
+                    && peer.bfd.is_some_and(|bfd| {
+                        bfd.state == BfdState::Up && bfd.detection == interval * 3
+                    })
+            })
+        });
+        drop(tokio::time::timeout(PATIENCE, up).await??);
+        // At another point of the interval each time.
+        tokio::time::sleep(interval * 4 + Duration::from_millis(7 * round % ms)).await;
+        let (namespace, diagnostic) = if round % 2 == 0 {
+            ("", 1)
+        } else {
+            ("ip netns exec router ", 3)
+        };
+        shell(&format!(
+            "{namespace}nft add table netdev cut
+             {namespace}nft 'add chain netdev cut in \
+              {{ type filter hook ingress device eth0 priority 0; policy drop; }}'"
+        ))?;
+        let cut = Instant::now();
+        // BIRD tells us that it found the loss: the way from it to us is open.
+        let down = snapshots.wait_for(|all| {
+            all.peers
+                .get("router")
+                .and_then(|peer| peer.bfd)
+                .is_some_and(|bfd| bfd.state == BfdState::Down && bfd.diagnostic == diagnostic)
+        });
+        drop(tokio::time::timeout(PATIENCE, down).await??);
+        let time = cut.elapsed().as_secs_f64() * 1000.0;
+        shell(&format!("{namespace}nft delete table netdev cut"))?;
+        if round % 2 == 0 {
+            ours.push(time);
+        } else {
+            theirs.push(time);
+        }
+    }
+    Ok((ours, theirs))
+}
+
+fn shell(line: &str) -> Result<()> {
+    let output = Command::new("sh").args(["-ec", line]).output()?;
+    ensure!(
+        output.status.success(),
+        "{line}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}

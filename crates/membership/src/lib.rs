@@ -19,6 +19,7 @@ mod election;
 #[doc(hidden)]
 pub mod fuzz;
 mod gossip;
+mod lease;
 mod members;
 mod seal;
 #[cfg(test)]
@@ -28,5 +29,6 @@ mod task;
 pub use config::{Key, KeyError, MembershipConfig, Parameters, Profile, UnknownProfile};
 pub use election::{leader, outranks};
 pub use gossip::Counts;
+pub use lease::{Leases, Renewal};
 pub use members::{Facts, Member, Members};
 pub use task::{Membership, MembershipError, Seeds};

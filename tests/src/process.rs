@@ -210,7 +210,7 @@ impl Process {
     /// It does not end in time.
     pub async fn stop(&self) -> Result<ExitStatus> {
         self.terminate();
-        self.ended(Deadline::SHORT).await
+        self.ended(Deadline::LONG).await
     }
 
     /// Asks it to end (SIGTERM), without waiting.

@@ -3,7 +3,7 @@
 //! `serve PORT [ADDRESS…]`: a TCP connection gets one line, `NODE POD PEER`, and after it whatever it sends; a UDP packet
 //! gets the same line. UDP is answered from the addresses named; without any, from the one that the kernel chooses.
 //! `web PORT`: an HTTP request gets that line as a page. SIGTERM ends it at once, or after `LINGER` seconds in which it
-//! goes on answering. `pause` only waits.
+//! goes on answering. `pause` only waits; `check` ends well.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -36,7 +36,8 @@ async fn main() -> Result<()> {
                 () = leave(&mut end) => {}
             }
         }
-        _ => bail!("say `serve PORT`, `web PORT` or `pause`"),
+        Some("check") => {}
+        _ => bail!("say `serve PORT`, `web PORT`, `pause` or `check`"),
     }
     Ok(())
 }

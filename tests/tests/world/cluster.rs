@@ -6,13 +6,13 @@ use kube::Api;
 use openelb_tests::cluster::ANSWER;
 use openelb_tests::{Cluster, Prober, ProxyMode, Target, Traffic, scenario};
 
-/// Three pods, one per node, behind a Service of both families.
+/// One pod per node behind a Service of both families.
 const WEB: &str = r"
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web, namespace: default}
 spec:
-  replicas: 3
+  replicas: REPLICAS
   selector: {matchLabels: {app: web}}
   template:
     metadata: {labels: {app: web}}
@@ -40,6 +40,15 @@ spec:
   - {name: udp, port: 80, targetPort: 8080, protocol: UDP}
 ";
 
+/// Deploys `web` and waits for it.
+pub(crate) async fn deploy_web(cluster: &Cluster) -> Result<()> {
+    let replicas = cluster.nodes().len().to_string();
+    cluster
+        .apply(&WEB.replace("IMAGE", ANSWER).replace("REPLICAS", &replicas))
+        .await?;
+    cluster.rolled_out("default", "web").await
+}
+
 async fn answers_through_cluster_ips(mode: ProxyMode) -> Result<()> {
     let began = std::time::Instant::now();
     let cluster = Cluster::config(3).proxy(mode).start().await?;
@@ -47,8 +56,7 @@ async fn answers_through_cluster_ips(mode: ProxyMode) -> Result<()> {
         "three nodes Ready and names resolving after {:.1} s",
         began.elapsed().as_secs_f32()
     );
-    cluster.apply(&WEB.replace("IMAGE", ANSWER)).await?;
-    cluster.rolled_out("default", "web").await?;
+    deploy_web(&cluster).await?;
     println!("rolled out after {:.1} s", began.elapsed().as_secs_f32());
 
     let service = Api::<Service>::default_namespaced(cluster.client())

@@ -2,6 +2,8 @@
 
 mod bgp;
 mod cluster;
+mod cluster_faults;
+mod cluster_services;
 mod control_plane;
 mod faults;
 mod network;

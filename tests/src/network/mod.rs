@@ -245,7 +245,7 @@ impl Network {
             )?;
         }
         links.push_str("link add wan0 netns router type veth peer name eth0 netns client\n");
-        links.push_str("addr add 10.0.0.2/24 dev world0\naddr add fd00:10::2/64 dev world0\nlink set world0 up\n");
+        links.push_str("addr add 10.0.0.2/24 dev world0\naddr add fd00:10::2/64 dev world0 nodad\nlink set world0 up\n");
         world.ip(&links).await?;
 
         let mut ports = String::from(
@@ -281,13 +281,16 @@ impl Network {
 
     async fn address(&self, host: &Host) -> Result<()> {
         let mut lines = String::from("link set lo up\n");
-        for (address, length) in [(IpAddr::from(host.v4), 24), (host.v6.into(), 64)] {
-            writeln!(lines, "addr add {address}/{length} dev {}", host.interface)?;
-        }
+        writeln!(lines, "addr add {}/24 dev {}", host.v4, host.interface)?;
+        writeln!(
+            lines,
+            "addr add {}/64 dev {} nodad",
+            host.v6, host.interface
+        )?;
         writeln!(lines, "link set {} up", host.interface)?;
         match host.name() {
             "router" => lines.push_str(
-                "addr add 192.168.100.1/24 dev wan0\naddr add fd00:100::1/64 dev wan0\nlink set wan0 up\n",
+                "addr add 192.168.100.1/24 dev wan0\naddr add fd00:100::1/64 dev wan0 nodad\nlink set wan0 up\n",
             ),
             "client" => lines.push_str("route add default via 192.168.100.1\nroute add ::/0 via fd00:100::1\n"),
             _ => lines.push_str("route add default via 10.0.0.1\nroute add ::/0 via fd00:10::1\n"),

@@ -87,7 +87,9 @@ async fn a_service_account_may_do_what_its_role_says_and_no_more() -> Result<()>
 
 #[tokio::test]
 async fn the_controller_manager_gives_each_namespace_its_account() -> Result<()> {
+    let began = std::time::Instant::now();
     let control = ControlPlane::config().controller_manager().start().await?;
+    println!("a control plane after {:?}", began.elapsed());
     control.kubectl(&["create", "namespace", "fresh"]).await?;
     let accounts = Api::<ServiceAccount>::namespaced(control.client(), "fresh");
     eventually("the default ServiceAccount", Deadline::SHORT, async || {

@@ -113,9 +113,13 @@ async fn serve(network: &Network, node: &Host, addresses: &[&str]) -> Result<Pro
 }
 
 async fn own(node: &Host, address: &str) -> Result<()> {
-    let length = if address.contains(':') { 128 } else { 32 };
+    let (length, nodad) = if address.contains(':') {
+        (128, " nodad")
+    } else {
+        (32, "")
+    };
     node.namespace()
-        .ip(&format!("addr add {address}/{length} dev lo\n"))
+        .ip(&format!("addr add {address}/{length} dev lo{nodad}\n"))
         .await
 }
 

@@ -15,7 +15,9 @@ async fn reaches(from: &Host, to: &Host) -> bool {
 #[test]
 fn every_host_reaches_every_other_at_once_in_both_families() {
     scenario(async || {
+        let began = std::time::Instant::now();
         let network = Network::start(3).await?;
+        println!("a network of three nodes after {:?}", began.elapsed());
         let mut hosts: Vec<&Host> = network.nodes().iter().collect();
         hosts.extend([network.router(), network.client(), network.lan_client()]);
         for from in &hosts {

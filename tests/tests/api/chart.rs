@@ -37,7 +37,7 @@ const VALUES: [&[&str]; 5] = [
     ],
     &[
         "speaker.memberlistSecret=sixteen bytes or more",
-        "speaker.membership=lease",
+        "speaker.memberlistPort=7947",
         "nameOverride=balancer",
         "controller.image.digest=sha256:0123456789012345678901234567890123456789012345678901234567890123",
     ],

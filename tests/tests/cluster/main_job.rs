@@ -18,9 +18,10 @@ fn traffic_flows_by_bgp_whatever_happens() {
         let product = Product::new(&cluster).await?;
         product.install(&[]).await?;
         ensure!(product.pods("speaker").await?.len() == 3);
-        let (bgp, _) = product.samples().await?;
+        let (bgp, lan) = product.samples().await?;
 
         spread_over_all_nodes_with_the_clients_address(&product, bgp).await?;
+        one_node_answers_on_the_lan(&product, lan).await?;
         the_pool_tells_who_uses_it(&product, bgp).await?;
         a_speaker_that_is_killed_comes_back(&product, bgp).await?;
         a_speaker_that_is_replaced_loses_nothing_for_long(&product, bgp).await?;
@@ -48,6 +49,17 @@ async fn spread_over_all_nodes_with_the_clients_address(
     ensure!(report.gap().is_zero(), "{report}");
     ensure!(report.by_node().len() == 3, "{:?}", report.by_node());
     ensure!(report.kept_client(), "{report}");
+    Ok(())
+}
+
+async fn one_node_answers_on_the_lan(product: &Product<'_>, lan: IpAddr) -> Result<()> {
+    let leader = product.answerer(lan).await?;
+    let client = product.cluster().network().lan_client();
+    let mut prober = product.traffic(client, lan).await?;
+    prober.answered(200).await?;
+    let report = prober.stop().await?;
+    ensure!(report.gap().is_zero(), "{report}");
+    ensure!(product.answerer(lan).await? == leader, "the leader changed");
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use openelb_tests::cluster::Cluster;
 use openelb_tests::product::{NAMESPACE, Product, shown};
-use openelb_tests::scenario;
+use openelb_tests::{Host, scenario};
 
 #[test]
 fn tour() {
@@ -16,7 +16,7 @@ fn tour() {
         let began = Instant::now();
         let cluster = step(
             "three nodes with containerd, kubelet and kube-proxy, a router with FRR",
-            Cluster::start(3),
+            Box::pin(Cluster::start(3)),
         )
         .await?;
         let product = step("our images on every node", Product::new(&cluster)).await?;
@@ -25,14 +25,18 @@ fn tour() {
             product.install(&[]),
         )
         .await?;
-        let (bgp, _) = step("kubectl apply --filename config/samples", product.samples()).await?;
+        let (bgp, lan) = step("kubectl apply --filename config/samples", product.samples()).await?;
         step("the router learns the address from every node", async {
             product.leads_to(bgp, &["n1", "n2", "n3"]).await?;
             product.watched_by_bfd().await
         })
         .await?;
+        step("one node answers for the LAN's address", async {
+            product.answerer(lan).await.map(drop)
+        })
+        .await?;
         show_objects(&product).await?;
-        show_network(&product, bgp).await?;
+        show_network(&product, bgp, lan).await?;
         lose_a_node(&product, bgp).await?;
         say(&format!("all of it took {}", shown(began.elapsed())));
         how_to_go_on(&cluster);
@@ -64,27 +68,32 @@ async fn show_objects(product: &Product<'_>) -> Result<()> {
     Ok(())
 }
 
-async fn show_network(product: &Product<'_>, bgp: IpAddr) -> Result<()> {
+async fn show_network(product: &Product<'_>, bgp: IpAddr, lan: IpAddr) -> Result<()> {
     let network = product.cluster().network();
     say(&format!("ip route show {bgp}, on the router"));
     let route = ["ip", "route", "show", &bgp.to_string()];
     println!("{}", network.router().namespace().run(&route).await?);
     say(&format!(
-        "curl http://{bgp}/, six times from a client behind the router"
+        "curl http://{bgp}/, six times from the client behind the router"
     ));
     for _ in 0..6 {
-        print!("{}", curl(product, bgp).await?);
+        print!("{}", curl(network.client(), bgp).await?);
     }
+    say(&format!(
+        "curl http://{lan}/, three times from the client on the LAN"
+    ));
+    for _ in 0..3 {
+        print!("{}", curl(network.lan_client(), lan).await?);
+    }
+    say(&format!("ip neighbor show {lan}, on that client"));
+    let neighbor = ["ip", "neighbor", "show", &lan.to_string()];
+    println!("{}", network.lan_client().namespace().run(&neighbor).await?);
     Ok(())
 }
 
-async fn curl(product: &Product<'_>, address: IpAddr) -> Result<String> {
+async fn curl(from: &Host, address: IpAddr) -> Result<String> {
     let url = format!("http://{address}/");
-    product
-        .cluster()
-        .network()
-        .client()
-        .namespace()
+    from.namespace()
         .run(&["curl", "--silent", "--show-error", "--max-time", "2", &url])
         .await
 }

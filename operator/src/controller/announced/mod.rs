@@ -97,10 +97,8 @@ impl Task {
                         judge_at = Some(Instant::now() + SETTLE);
                     }
                 }
-                led = self.leading.changed() => {
-                    if led.is_err() { return }
-                    judge_at = Some(Instant::now());
-                }
+                // Without an election nobody says that this changes; whoever leads then always does.
+                Ok(()) = self.leading.changed() => judge_at = Some(Instant::now()),
                 () = timer => judge_at = self.judge(),
                 () = sleep(PACE), if !self.waiting.is_empty() => self.write_next().await,
             }

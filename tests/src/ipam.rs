@@ -90,17 +90,10 @@ impl Bed {
     /// It is not built, or cannot be started.
     pub fn controller_with(&self, identity: &str, args: &[&str]) -> Result<Process> {
         Program::new(identity, binary("openelb-operator")?)
-            .args([
-                "controller",
-                "--metrics-addr",
-                "0",
-                "--log",
-                "info,openelb_operator=debug",
-                "--identity",
-                identity,
-            ])
+            .args(["controller", "--metrics-addr", "0", "--identity", identity])
             .arg("--kubeconfig")
             .arg(self.control.kubeconfig())
+            .env("OPENELB_LOG", "info,openelb_operator=debug")
             .args(args)
             .start(self.control.folder().path())
     }

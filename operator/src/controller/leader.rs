@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use kube_lease_manager::LeaseManagerBuilder;
+use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use openelb_api::keys;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::execute::FIELD_MANAGER;
@@ -19,6 +19,13 @@ use crate::process::Context;
 const RESIGNATION: Duration = Duration::from_secs(3);
 /// Between attempts to reach the Lease at the start.
 const RETRY: Duration = Duration::from_millis(250);
+
+/// What the election is told.
+enum Step {
+    Manager(Box<kube_lease_manager::Result<LeaseManager>>),
+    State(kube_lease_manager::Result<bool>),
+    Doubt,
+}
 
 /// Taking part in the election.
 pub(crate) struct Election {
@@ -34,6 +41,19 @@ pub(crate) fn default_identity() -> String {
         .ok()
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| format!("controller-{:08x}", rand::random::<u32>()))
+}
+
+fn announce(sender: &watch::Sender<bool>, leads: bool) {
+    if sender.send_replace(leads) != leads {
+        tracing::info!(leads, "leadership changed");
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Election {
@@ -66,34 +86,53 @@ impl Election {
             }
         };
         let stop = resign.clone();
+        let grace = Duration::from_secs(seconds.saturating_mul(2));
         let task = tokio::spawn(async move {
-            let manager = loop {
-                match stop.run_until_cancelled(builder().build()).await {
-                    None => return,
-                    Some(Ok(manager)) => break manager,
-                    Some(Err(error)) => {
-                        tracing::warn!(%error, "cannot read or create the Lease; trying again");
+            let mut manager: Option<LeaseManager> = None;
+            let mut doubtful = None;
+            loop {
+                let told = async {
+                    let Some(manager) = &manager else {
+                        return Step::Manager(Box::new(builder().build().await));
+                    };
+                    tokio::select! {
+                        state = manager.changed() => Step::State(state),
+                        () = sleep_until(doubtful) => Step::Doubt,
+                    }
+                };
+                match stop.run_until_cancelled(told).await {
+                    None => break,
+                    Some(Step::Manager(built)) => match *built {
+                        Ok(built) => {
+                            // A new manager knows nothing; it says so if we lead, and is silent if not.
+                            doubtful = sender.borrow().then(|| Instant::now() + grace);
+                            manager = Some(built);
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "cannot read or create the Lease; trying again");
+                            sleep(RETRY).await;
+                        }
+                    },
+                    Some(Step::State(Ok(leads))) => {
+                        doubtful = None;
+                        announce(&sender, leads);
+                    }
+                    Some(Step::Doubt) => {
+                        doubtful = None;
+                        announce(&sender, false);
+                    }
+                    Some(Step::State(Err(error))) => {
+                        tracing::warn!(%error, "cannot read or write the Lease; trying again");
+                        // The Lease itself may be gone: a new manager creates it.
+                        manager = None;
                         sleep(RETRY).await;
                     }
                 }
-            };
-            let (mut state, held) = manager.watch().await;
-            loop {
-                let leads = *state.borrow_and_update();
-                if sender.send_replace(leads) != leads {
-                    tracing::info!(leads, "leadership changed");
-                }
-                if !matches!(
-                    stop.run_until_cancelled(state.changed()).await,
-                    Some(Ok(()))
-                ) {
-                    break;
-                }
             }
             sender.send_replace(false);
-            // The library gives the Lease back when nobody listens any more.
-            drop(state);
-            if timeout(RESIGNATION, held).await.is_err() {
+            if let Some(manager) = manager
+                && !matches!(timeout(RESIGNATION, manager.release()).await, Ok(Ok(())))
+            {
                 tracing::warn!("could not give the Lease back; the next leader waits for its end");
             }
         });

@@ -326,6 +326,12 @@ impl Index {
             address,
             adopt,
         };
+        if !held.is_empty()
+            && let Some((eip, address)) = self.unseen(service, request, family)
+            && wanted.is_none_or(|wanted| wanted == address)
+        {
+            return Ok(target(eip, address, false));
+        }
         let mut fallback = None;
         for address in held {
             match self.standing(service, request, address) {
@@ -364,6 +370,29 @@ impl Index {
             Ok((eip, address)) => Ok(target(eip, address, false)),
             Err(problem) => Miss::of(problem, fallback),
         }
+    }
+
+    /// An address that we published, by the word of the annotation written with it, and whose record
+    /// is only not seen yet. What a user forges has no such annotation.
+    fn unseen(
+        &self,
+        service: &ServiceFacts,
+        request: &Request,
+        family: Family,
+    ) -> Option<(Arc<str>, IpAddr)> {
+        let status = &service.status;
+        let mut ours = status
+            .held
+            .iter()
+            .filter(|address| Family::of(**address) == family);
+        let address = *ours.next()?;
+        if self.slots.contains_key(&address) || self.shown_by_other(address, &service.key).is_some()
+        {
+            return None;
+        }
+        let (eip, _) = self.pools.keeping(address, status.eip.as_deref())?;
+        let wanted = request.eip.as_ref().is_none_or(|wanted| wanted == eip);
+        wanted.then(|| (eip.clone(), address))
     }
 
     fn standing(&self, service: &ServiceFacts, request: &Request, address: IpAddr) -> Standing {

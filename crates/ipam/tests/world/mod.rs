@@ -1,0 +1,212 @@
+//! An API server in memory, and one controller's index beside it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use openelb_api::Family;
+use openelb_api::v1alpha2::{Eip, EipSpec};
+use openelb_ipam::ledger::{Answer, Call, Step, Stored, Transaction};
+use openelb_ipam::sharing::{Port, Terms};
+use openelb_ipam::{Index, Request, ServiceFacts, ServiceKey, ServiceStatus, Uid, Version};
+
+/// The API server, the index, and the time.
+#[derive(Default)]
+pub struct World {
+    pub services: BTreeMap<ServiceKey, ServiceFacts>,
+    pub records: BTreeMap<IpAddr, Stored>,
+    pub eips: BTreeMap<String, Eip>,
+    pub index: Index,
+    pub now: u64,
+    /// Writes so far.
+    pub writes: usize,
+    version: u64,
+}
+
+/// The key of a Service in `default`.
+pub fn key(name: &str) -> ServiceKey {
+    ServiceKey::new("default", name)
+}
+
+/// A wish for any IPv4 address, with one TCP port.
+pub fn wish(port: u16) -> Request {
+    Request {
+        families: vec![Family::V4],
+        terms: Arc::new(Terms {
+            ports: vec![Port {
+                protocol: "TCP".into(),
+                number: port,
+            }],
+            ..Terms::default()
+        }),
+        ..Request::default()
+    }
+}
+
+impl World {
+    fn next(&mut self) -> Version {
+        self.version += 1;
+        Version::from(self.version.to_string().as_str())
+    }
+
+    /// Creates or changes an Eip.
+    pub fn eip(&mut self, name: &str, spec: EipSpec) {
+        let mut eip = Eip::new(name, spec);
+        eip.metadata.creation_timestamp = None;
+        self.index.apply_eip(&eip);
+        self.eips.insert(name.to_owned(), eip);
+    }
+
+    /// Creates a Service, or changes what it asks for.
+    pub fn ask(&mut self, name: &str, request: Option<Request>) {
+        let version = self.next();
+        let created = i64::try_from(self.version).unwrap();
+        let fresh = || ServiceFacts {
+            key: key(name),
+            uid: Uid::from(format!("uid-{created}").as_str()),
+            version: version.clone(),
+            generation: None,
+            created,
+            labels: BTreeMap::new(),
+            request: None,
+            status: ServiceStatus::default(),
+            load_balancer: true,
+            openelb_finalizer: false,
+        };
+        let facts = self.services.entry(key(name)).or_insert_with(fresh);
+        facts.request = request;
+        facts.version = version;
+        self.index.apply_service(facts.clone(), self.now);
+    }
+
+    /// Deletes a Service.
+    pub fn delete(&mut self, name: &str) {
+        if let Some(gone) = self.services.remove(&key(name)) {
+            self.index
+                .remove_service(&gone.key, Some(&gone.uid), self.now);
+        }
+    }
+
+    /// Forgets everything but what the API server has.
+    pub fn restart(&mut self) {
+        self.index = Index::default();
+        self.eips.values().for_each(|eip| self.index.apply_eip(eip));
+        for stored in self.records.values() {
+            self.index.apply_record(stored.clone(), self.now);
+        }
+        for facts in self.services.values() {
+            self.index.apply_service(facts.clone(), self.now);
+        }
+    }
+
+    /// Works until nothing is left to do. Oldest first, as the controller does.
+    pub fn settle(&mut self) {
+        for round in 0.. {
+            assert!(round < 100, "it does not end");
+            self.index.take_woken();
+            let mut keys = self.index.keys();
+            keys.sort_by_key(|key| self.services.get(key).map(|service| service.created));
+            let mut idle = true;
+            for key in keys {
+                while let Some(decision) = self.index.plan(&key, self.now) {
+                    idle = false;
+                    let mut transaction = Transaction::new(decision.plan.clone());
+                    let end = loop {
+                        match transaction.step() {
+                            Step::Call(call) => {
+                                let answer = self.answer(call);
+                                transaction.answer(answer);
+                            }
+                            Step::End(end) => break end,
+                        }
+                    };
+                    self.index.conclude(&decision.plan, Some(&end), self.now);
+                }
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    /// What a Service shows.
+    pub fn shown(&self, name: &str) -> Vec<String> {
+        let service = self.services.get(&key(name));
+        service
+            .into_iter()
+            .flat_map(|service| &service.status.addresses)
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    /// The reason in a Service's condition.
+    pub fn reason(&self, name: &str) -> String {
+        let said = self
+            .services
+            .get(&key(name))
+            .and_then(|service| service.status.allocated.clone());
+        said.map(|said| said.reason.to_string()).unwrap_or_default()
+    }
+
+    fn answer(&mut self, call: Call<ServiceStatus>) -> Answer {
+        match call {
+            Call::ReadService(key) => {
+                let found = self.services.get(&key);
+                Answer::Service(found.map(|found| (found.uid.clone(), found.version.clone())))
+            }
+            Call::ReadRecord(address) => Answer::Record(self.records.get(&address).cloned()),
+            Call::Create(record) => {
+                if self.records.contains_key(&record.address) {
+                    return Answer::Exists;
+                }
+                let version = self.next();
+                self.writes += 1;
+                let stored = Stored {
+                    uid: Uid(version.0.clone()),
+                    version,
+                    record,
+                };
+                self.records.insert(stored.record.address, stored.clone());
+                Answer::Written(stored)
+            }
+            Call::Update(written) => {
+                let version = self.next();
+                match self.records.get_mut(&written.record.address) {
+                    None => Answer::NotFound,
+                    Some(known) if known.version != written.version => Answer::Conflict,
+                    Some(known) => {
+                        *known = Stored { version, ..written };
+                        self.writes += 1;
+                        Answer::Written(known.clone())
+                    }
+                }
+            }
+            Call::Delete(read) => match self.records.get(&read.record.address) {
+                None => Answer::NotFound,
+                Some(known) if known.version != read.version => Answer::Conflict,
+                Some(_) => {
+                    self.records.remove(&read.record.address);
+                    self.writes += 1;
+                    Answer::Deleted
+                }
+            },
+            Call::Publish(subject, status) => {
+                let version = self.next();
+                match self.services.get_mut(&subject.key) {
+                    None => Answer::NotFound,
+                    Some(found) if Some(&found.version) != subject.version.as_ref() => {
+                        Answer::Conflict
+                    }
+                    Some(found) => {
+                        if found.status != status {
+                            found.status = status;
+                            found.version = version;
+                            self.writes += 1;
+                        }
+                        Answer::Published(found.version.clone())
+                    }
+                }
+            }
+        }
+    }
+}

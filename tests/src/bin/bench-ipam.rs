@@ -1,0 +1,374 @@
+//! How fast Services get addresses, beside a bare client that makes the same API writes in the same run: one record and
+//! one status patch for each Service that it sees, 32 at a time, with no decision at all.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::core::v1::Service;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::watcher::{self, Event};
+use openelb_api::v1alpha2::{AddressHolder, EipAddress, EipAddressSpec};
+use openelb_tests::Process;
+use openelb_tests::ipam::{Bed, addresses, service};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// The bare client's and the writers' parallelism.
+const PARALLEL: usize = 32;
+/// Services created one after the other.
+const SINGLES: usize = 100;
+/// How long a phase may take.
+const PATIENCE: Duration = Duration::from_mins(15);
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let (file, count) = arguments()?;
+    let ours = measure(Allocator::Product, count).await?;
+    let bare = measure(Allocator::Bare, count).await?;
+    let mut figures = vec![
+        figure("one service ms", "ms", &ours.singles, Some(&bare.singles)),
+        figure(
+            &format!("storm {count} lag s"),
+            "s",
+            &[ours.lag],
+            Some(&[bare.lag]),
+        ),
+        figure(
+            &format!("storm {count} whole s"),
+            "s",
+            &[ours.whole],
+            Some(&[bare.whole]),
+        ),
+        figure(
+            &format!("catch-up {count} per second"),
+            "1/s",
+            &[ours.catch_up],
+            Some(&[bare.catch_up]),
+        ),
+    ];
+    figures.extend(
+        ours.restart
+            .map(|seconds| figure(&format!("restart {count} s"), "s", &[seconds], None)),
+    );
+    figures.extend(
+        ours.rss
+            .map(|megabytes| figure("rss MB", "MB", &[megabytes], None)),
+    );
+    let text = serde_json::to_string_pretty(&figures)?;
+    match file {
+        Some(file) => std::fs::write(&file, text)
+            .with_context(|| format!("cannot write {}", file.display()))?,
+        None => println!("{text}"),
+    }
+    Ok(())
+}
+
+fn arguments() -> Result<(Option<PathBuf>, usize)> {
+    let (mut file, mut count) = (None, 10_000);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let value = arguments
+            .next()
+            .with_context(|| format!("{argument} needs a value"))?;
+        match argument.as_str() {
+            "--json" => file = Some(value.into()),
+            "--services" => count = value.parse().context("--services needs a number")?,
+            other => bail!("unknown argument {other}; there are --json FILE and --services NUMBER"),
+        }
+    }
+    Ok((file, count))
+}
+
+/// Who gives the addresses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Allocator {
+    Product,
+    Bare,
+}
+
+/// An allocator that runs.
+enum Running {
+    Product(Process),
+    Bare(JoinHandle<()>),
+}
+
+impl Running {
+    fn start(allocator: Allocator, bed: &Bed) -> Result<Self> {
+        Ok(match allocator {
+            Allocator::Product => Self::Product(bed.controller_with("bench", &["--log", "warn"])?),
+            Allocator::Bare => Self::Bare(tokio::spawn(bare_client(bed.client()))),
+        })
+    }
+
+    async fn stop(self) -> Result<()> {
+        match self {
+            Self::Product(process) => drop(process.stop().await?),
+            Self::Bare(task) => task.abort(),
+        }
+        Ok(())
+    }
+}
+
+/// What was measured of one allocator.
+struct Results {
+    singles: Vec<f64>,
+    lag: f64,
+    whole: f64,
+    catch_up: f64,
+    restart: Option<f64>,
+    rss: Option<f64>,
+}
+
+async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
+    let bed = Bed::start().await?;
+    bed.eip("lan", "10.0.0.0/8").await?;
+    let mut seen = Seen::watch(&bed);
+    let running = Running::start(allocator, &bed)?;
+
+    let mut singles = Vec::new();
+    // The first few find connections to be opened and pages to be touched.
+    for n in 0..SINGLES + 5 {
+        let name = format!("single-{n}");
+        let began = Instant::now();
+        bed.create(&service(&name)).await?;
+        let at = seen.served(&name).await?;
+        if n >= 5 {
+            singles.push((at - began).as_secs_f64() * 1000.0);
+        }
+    }
+
+    let began = Instant::now();
+    create(&bed, "storm", count).await?;
+    let created = Instant::now();
+    let last = seen.all_served(SINGLES + 5 + count).await?;
+    let lag = last.saturating_duration_since(created).as_secs_f64();
+    let whole = (last - began).as_secs_f64();
+
+    let (mut restart, mut rss) = (None, None);
+    if allocator == Allocator::Product {
+        for n in 0..99 {
+            bed.eip(&format!("more-{n}"), &format!("172.16.{n}.0/24"))
+                .await?;
+        }
+        running.stop().await?;
+        bed.create(&service("after-restart")).await?;
+        let began = Instant::now();
+        let again = bed.controller_with("bench", &["--log", "warn"])?;
+        let at = seen.served("after-restart").await?;
+        restart = Some((at - began).as_secs_f64());
+        rss = Some(resident(again.pid())?);
+        again.stop().await?;
+    } else {
+        running.stop().await?;
+    }
+    drop(bed);
+
+    let bed = Bed::start().await?;
+    bed.eip("lan", "10.0.0.0/8").await?;
+    create(&bed, "waiting", count).await?;
+    let mut seen = Seen::watch(&bed);
+    let began = Instant::now();
+    let running = Running::start(allocator, &bed)?;
+    let last = seen.all_served(count).await?;
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    let catch_up = count as f64 / (last - began).as_secs_f64();
+    running.stop().await?;
+    Ok(Results {
+        singles,
+        lag,
+        whole,
+        catch_up,
+        restart,
+        rss,
+    })
+}
+
+async fn create(bed: &Bed, prefix: &str, count: usize) -> Result<()> {
+    stream::iter(0..count)
+        .map(|n| async move { bed.create(&service(&format!("{prefix}-{n}"))).await })
+        .buffer_unordered(PARALLEL)
+        .try_for_each(async |_| Ok(()))
+        .await
+}
+
+/// When each Service was first seen with an address, by a watch.
+struct Seen {
+    events: mpsc::UnboundedReceiver<(String, Instant)>,
+    times: HashMap<String, Instant>,
+}
+
+impl Seen {
+    fn watch(bed: &Bed) -> Self {
+        let (sender, events) = mpsc::unbounded_channel();
+        let api = bed.services("default");
+        tokio::spawn(async move {
+            let mut stream = Box::pin(watcher::watcher(api, watcher::Config::default()));
+            while let Some(event) = stream.next().await {
+                let Ok(Event::Apply(service) | Event::InitApply(service)) = event else {
+                    continue;
+                };
+                if !addresses(&service).is_empty()
+                    && sender.send((service.name_any(), Instant::now())).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        Self {
+            events,
+            times: HashMap::new(),
+        }
+    }
+
+    async fn next(&mut self) -> Result<()> {
+        let event = tokio::time::timeout(PATIENCE, self.events.recv())
+            .await
+            .context("no address for too long")?;
+        let (name, at) = event.context("the watch ended")?;
+        self.times.entry(name).or_insert(at);
+        Ok(())
+    }
+
+    async fn served(&mut self, name: &str) -> Result<Instant> {
+        loop {
+            if let Some(at) = self.times.get(name) {
+                return Ok(*at);
+            }
+            self.next().await?;
+        }
+    }
+
+    async fn all_served(&mut self, count: usize) -> Result<Instant> {
+        while self.times.len() < count {
+            self.next().await?;
+        }
+        self.times
+            .values()
+            .max()
+            .copied()
+            .context("nobody was served")
+    }
+}
+
+/// The yardstick: the same two writes for each Service, and nothing else.
+async fn bare_client(client: kube::Client) {
+    let api: Api<Service> = Api::namespaced(client.clone(), "default");
+    let records: Api<EipAddress> = Api::all(client);
+    let mut next = match records.list(&ListParams::default()).await {
+        Ok(list) => u32::try_from(list.items.len()).unwrap_or(0),
+        Err(error) => return eprintln!("the bare client cannot list: {error}"),
+    };
+    let mut known = std::collections::HashSet::new();
+    watcher::watcher(api.clone(), watcher::Config::default())
+        .filter_map(move |event| {
+            let found = match event {
+                Ok(Event::Apply(service) | Event::InitApply(service)) => Some(service),
+                _ => None,
+            };
+            let ours = found.filter(|service| {
+                service
+                    .spec
+                    .as_ref()
+                    .is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"))
+                    && addresses(service).is_empty()
+                    && known.insert(service.name_any())
+            });
+            std::future::ready(ours.map(|service| {
+                next += 1;
+                (
+                    service,
+                    std::net::Ipv4Addr::from(0x0a00_0000 + next).to_string(),
+                )
+            }))
+        })
+        .for_each_concurrent(PARALLEL, |(service, address)| {
+            let (api, records) = (api.clone(), records.clone());
+            async move {
+                if let Err(error) = two_writes(&api, &records, &service, &address).await {
+                    eprintln!("the bare client failed: {error}");
+                }
+            }
+        })
+        .await;
+}
+
+async fn two_writes(
+    api: &Api<Service>,
+    records: &Api<EipAddress>,
+    service: &Service,
+    address: &str,
+) -> Result<()> {
+    let holder = AddressHolder {
+        namespace: service.namespace().unwrap_or_default(),
+        name: service.name_any(),
+        uid: service.uid().unwrap_or_default(),
+        ..AddressHolder::default()
+    };
+    let spec = EipAddressSpec {
+        address: address.to_owned(),
+        eip: "lan".to_owned(),
+        services: vec![holder],
+        revision: 1,
+        ..EipAddressSpec::default()
+    };
+    records
+        .create(&PostParams::default(), &EipAddress::new(address, spec))
+        .await?;
+    let status = json!({
+        "metadata": {"resourceVersion": service.resource_version()},
+        "status": {"loadBalancer": {"ingress": [{"ip": address}]}},
+    });
+    api.patch_status(
+        &service.name_any(),
+        &PatchParams::default(),
+        &Patch::Strategic(status),
+    )
+    .await?;
+    Ok(())
+}
+
+/// Resident memory in megabytes.
+fn resident(pid: i32) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("no VmRSS")?;
+    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kilobytes / 1024.0)
+}
+
+fn figure(name: &str, unit: &str, values: &[f64], reference: Option<&[f64]>) -> Value {
+    let ratio = reference.map(|reference| quantile(values, 0.5) / quantile(reference, 0.5));
+    json!({
+        "figure": name,
+        "unit": unit,
+        "n": values.len(),
+        "min": quantile(values, 0.0),
+        "median": quantile(values, 0.5),
+        "p99": quantile(values, 0.99),
+        "max": quantile(values, 1.0),
+        "reference": reference.map(|reference| {
+            format!("bare client {:.2}, p99 {:.2}", quantile(reference, 0.5), quantile(reference, 0.99))
+        }),
+        "ratio": ratio.filter(|ratio| ratio.is_finite()),
+    })
+}
+
+fn quantile(values: &[f64], q: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index"
+    )]
+    let at = ((sorted.len().saturating_sub(1)) as f64 * q).round() as usize;
+    sorted.get(at).copied().unwrap_or(0.0)
+}

@@ -16,6 +16,9 @@ pub(crate) struct Args {
     /// The tiers to run; all of them when none is named.
     #[arg(value_enum)]
     tiers: Vec<Tier>,
+    /// Leave the world of each test running, and print how to enter it.
+    #[arg(long)]
+    keep: bool,
     /// Stop after the first tier that fails.
     #[arg(long)]
     fail_fast: bool,
@@ -73,7 +76,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     for tier in tiers {
         say(&format!("tier {}", tier.name()));
         let started = Instant::now();
-        let outcome = tier.run(&args.filter);
+        let outcome = tier.run(&args.filter, args.keep);
         let line = Line {
             tier,
             took: started.elapsed(),

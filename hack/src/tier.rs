@@ -43,11 +43,11 @@ impl Tier {
         }
     }
 
-    /// Runs the tier to its end, also past failing tests.
+    /// Runs the tier to its end, also past failing tests. `keep` leaves the tests' worlds running.
     ///
     /// # Errors
     /// Something other than a test failed: a build, an installation, a check.
-    pub(crate) fn run(self, filter: &[String]) -> Result<Outcome> {
+    pub(crate) fn run(self, filter: &[String], keep: bool) -> Result<Outcome> {
         match self {
             Self::Lint => lint().map(Outcome::Ran),
             Self::Unit => unit(filter).map(Outcome::Ran),
@@ -55,7 +55,7 @@ impl Tier {
                 Outcome::Skipped("it makes network namespaces, which needs root".to_owned()),
             ),
             Self::World | Self::Api | Self::Network | Self::Cluster => {
-                end_to_end(self, filter).map(Outcome::Ran)
+                end_to_end(self, filter, keep).map(Outcome::Ran)
             }
         }
     }
@@ -193,7 +193,7 @@ fn unit_targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn end_to_end(tier: Tier, filter: &[String]) -> Result<Tally> {
+fn end_to_end(tier: Tier, filter: &[String], keep: bool) -> Result<Tally> {
     prerequisites::apt_packages(tier.name())?;
     prerequisites::tools(tier.tools())?;
     let mut build = cargo();
@@ -213,6 +213,9 @@ fn end_to_end(tier: Tier, filter: &[String]) -> Result<Tally> {
             "--",
         ])
         .args(filter);
+    if keep {
+        tests.env("OPENELB_KEEP_WORLD", "1");
+    }
     let tally = show(tests)?;
     if tally.passed + tally.failed == 0 && filter.is_empty() {
         bail!("tier {} ran no test", tier.name());

@@ -356,3 +356,93 @@ fn a_stop_without_graceful_restart_withdraws_and_another_node_takes_the_traffic(
         Ok(())
     });
 }
+
+#[test]
+fn the_controller_says_who_announces_and_sums_up_the_sessions() {
+    scenario(async || {
+        let (stage, daemon) = served(2, &json!({"as": NODES}), |peer| peer).await?;
+        let _controller = Program::new("controller", openelb_tests::binary("openelb-operator")?)
+            .args([
+                "controller",
+                "--leader-elect",
+                "false",
+                "--metrics-addr",
+                "0",
+            ])
+            .arg("--kubeconfig")
+            .arg(stage.control.kubeconfig())
+            .start(stage.network.folder().path())?;
+        behind(&stage, &daemon, &["n1", "n2"]).await?;
+        let says = async |service: &str, status: &str, words: &str| {
+            eventually(
+                &format!("{words:?} on {service}"),
+                Deadline::LONG,
+                async || {
+                    stage.check()?;
+                    let text = stage
+                        .kubectl(&["get", "service", service, "-o", "json"])
+                        .await?;
+                    let object: Value = serde_json::from_str(&text)?;
+                    let conditions = &object["status"]["conditions"];
+                    let announced = conditions.as_array().into_iter().flatten();
+                    let announced = announced
+                        .filter(|one| one["type"] == "openelb.kubesphere.io/Announced")
+                        .find(|one| {
+                            one["status"] == status
+                                && one["message"]
+                                    .as_str()
+                                    .is_some_and(|text| text.contains(words))
+                        });
+                    ensure!(announced.is_some(), "{conditions}");
+                    Ok(())
+                },
+            )
+            .await
+        };
+        says("web", "True", "2/2 nodes, 1/1 peers").await?;
+        eventually("the summary of the sessions", Deadline::LONG, async || {
+            let text = stage
+                .kubectl(&["get", "bgppeer", "router", "-o", "json"])
+                .await?;
+            let peer: Value = serde_json::from_str(&text)?;
+            ensure!(
+                peer["status"]["summary"] == "2/2 Established",
+                "{}",
+                peer["status"]
+            );
+            Ok(())
+        })
+        .await?;
+        stage.endpoints("web", &[]).await?;
+        says("web", "False", "no endpoint is ready").await?;
+        stage.endpoints("web", &["n1"]).await?;
+        says("web", "True", "2/2 nodes, 1/1 peers").await?;
+        let events = stage.kubectl(&["get", "events", "-o", "json"]).await?;
+        ensure!(
+            events.contains("success to add nexthops [n1, n2]"),
+            "{events}"
+        );
+        // The entries of a node that is no more are removed.
+        stage.speaker("n2")?.kill().await;
+        stage.kubectl(&["delete", "node", "n2"]).await?;
+        eventually("the entry of n2 to go", Deadline::LONG, async || {
+            let text = stage
+                .kubectl(&["get", "bgppeer", "router", "-o", "json"])
+                .await?;
+            let peer: Value = serde_json::from_str(&text)?;
+            ensure!(
+                peer["status"]["nodesPeerStatus"]["n2"].is_null(),
+                "{}",
+                peer["status"]
+            );
+            ensure!(
+                peer["status"]["summary"] == "1/1 Established",
+                "{}",
+                peer["status"]
+            );
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    });
+}

@@ -310,6 +310,13 @@ fn a_restart_with_graceful_restart_touches_no_route() {
         behind(&stage, &daemon, &["n1"]).await?;
         let before = sessions(&daemon).await?;
         let namespace = stage.network.router().namespace().clone();
+        // The daemon hands the route on to the kernel in its own time.
+        eventually("the route in the kernel", Deadline::SHORT, async || {
+            let hops = namespace.next_hops(prefix()).await?;
+            ensure!(hops.len() == 1, "{hops:?}");
+            Ok(())
+        })
+        .await?;
         let monitor =
             namespace.program(Program::new("monitor", "ip").args(["-o", "-t", "monitor", "route"]));
         let monitor = monitor.start(stage.network.folder().path())?;

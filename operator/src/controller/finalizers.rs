@@ -58,8 +58,28 @@ where
     );
 }
 
-/// Takes one finalizer off an object, if it is there.
+/// Attempts to take a finalizer off against others who write the object too.
+const ATTEMPTS: u8 = 8;
+
+/// Takes one finalizer off an object, if it is there. A conflict with another writer is tried again on a fresh
+/// read; the object is most often being written by ourselves at that moment.
 pub(crate) async fn take_off<K>(api: &Api<K>, name: &str, finalizer: &str) -> kube::Result<()>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let mut attempt = 1;
+    loop {
+        match try_take_off(api, name, finalizer).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+            Err(kube::Error::Api(status)) if status.is_conflict() && attempt < ATTEMPTS => {
+                attempt += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn try_take_off<K>(api: &Api<K>, name: &str, finalizer: &str) -> kube::Result<()>
 where
     K: Resource + Clone + Debug + DeserializeOwned,
 {
@@ -76,15 +96,11 @@ where
         .collect();
     let body =
         json!({"metadata": {"resourceVersion": found.resource_version(), "finalizers": left}});
-    match api
-        .patch_metadata(
-            name,
-            &PatchParams::apply(FIELD_MANAGER),
-            &Patch::Merge(body),
-        )
-        .await
-    {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        other => other.map(drop),
-    }
+    api.patch_metadata(
+        name,
+        &PatchParams::apply(FIELD_MANAGER),
+        &Patch::Merge(body),
+    )
+    .await
+    .map(drop)
 }

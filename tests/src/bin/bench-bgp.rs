@@ -288,7 +288,7 @@ async fn detection(ms: u64) -> Result<(Vec<f64>, Vec<f64>)> {
     let configuration = format!(
         "router id 10.0.0.1; protocol device {{}}
          protocol bfd {{ interface \"*\" {{ interval {ms} ms; multiplier 3; }}; }}
-         protocol bgp us_ {{ local 10.0.0.1 as 65000; neighbor 10.0.0.11 as 65001; bfd on; passive;
+         protocol bgp us_ {{ local 10.0.0.1 as 65000; neighbor 10.0.0.11 as 65001; bfd on; passive; error wait time 1,1;
          ipv4 {{ import all; export none; }}; }}"
     );
     std::fs::write("/run/netns/bfd.conf", configuration)?;

@@ -230,17 +230,24 @@ impl PeerTask {
     }
 
     fn follow_bfd(&mut self, bfd: Option<BfdSnapshot>) {
-        let before = self.bfd.map(|bfd| bfd.state);
-        let after = bfd.map(|bfd| bfd.state);
+        let before = self.bfd.map(|bfd| (bfd.state, bfd.flaps));
+        let after = bfd.map(|bfd| (bfd.state, bfd.flaps));
         // The far side says that it stops BFD on purpose: that is no failure.
         let on_purpose = bfd.is_none_or(|bfd| bfd.remote_state == BfdState::AdminDown);
         self.bfd = bfd;
-        match (before, after) {
-            (Some(BfdState::Up), Some(BfdState::Down)) if !on_purpose => {
-                self.peer.bfd_down(now(), jitter());
-            }
-            (before, Some(BfdState::Up)) if before != after => self.peer.bfd_up(now()),
-            _ => {}
+        // A watch shows the latest state alone: what was up, went down and is
+        // already coming up again is seen by the count.
+        let went_down = match (before, after) {
+            (Some((BfdState::Up, flaps_before)), Some((_, flaps))) => flaps > flaps_before,
+            _ => false,
+        };
+        if went_down && !on_purpose {
+            self.peer.bfd_down(now(), jitter());
+        }
+        let is_up = after.is_some_and(|(state, _)| state == BfdState::Up);
+        let was_up = before.is_some_and(|(state, _)| state == BfdState::Up);
+        if is_up && (!was_up || went_down) {
+            self.peer.bfd_up(now());
         }
     }
 

@@ -166,7 +166,7 @@ proptest! {
                 let remembered = world.services[&key(&name)].status.held.clone();
                 let lowest = (0..=last).map(address).find(|address| !taken.contains(address));
                 let got = after[&name].first().copied();
-                if !had && !disabled && before.get(&name).is_none() {
+                if !had && !disabled && !before.contains_key(&name) {
                     prop_assert_eq!(got, lowest, "{:?}", remembered);
                 }
                 if disabled && !had {

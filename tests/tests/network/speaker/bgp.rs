@@ -73,6 +73,17 @@ async fn behind(stage: &Stage, daemon: &Daemon, nodes: &[&str]) -> Result<Vec<Ro
         .await
 }
 
+/// Waits until the router's kernel has the address behind one node: the daemon hands routes on in its own time.
+async fn in_kernel(stage: &Stage) -> Result<()> {
+    let namespace = stage.network.router().namespace();
+    eventually("the route in the kernel", Deadline::SHORT, async || {
+        let hops = namespace.next_hops(prefix()).await?;
+        ensure!(hops.len() == 1, "{hops:?}");
+        Ok(())
+    })
+    .await
+}
+
 /// How often the sessions came up, by the router's count.
 async fn sessions(daemon: &Daemon) -> Result<Vec<u64>> {
     let text = daemon.ask("show bgp neighbors json").await?;
@@ -247,6 +258,7 @@ fn nothing_is_withdrawn_while_the_api_server_is_gone() {
         let (stage, daemon) = served(1, &json!({"as": NODES}), |peer| peer).await?;
         behind(&stage, &daemon, &["n1"]).await?;
         let before = sessions(&daemon).await?;
+        in_kernel(&stage).await?;
         let monitor = stage
             .network
             .router()
@@ -310,13 +322,7 @@ fn a_restart_with_graceful_restart_touches_no_route() {
         behind(&stage, &daemon, &["n1"]).await?;
         let before = sessions(&daemon).await?;
         let namespace = stage.network.router().namespace().clone();
-        // The daemon hands the route on to the kernel in its own time.
-        eventually("the route in the kernel", Deadline::SHORT, async || {
-            let hops = namespace.next_hops(prefix()).await?;
-            ensure!(hops.len() == 1, "{hops:?}");
-            Ok(())
-        })
-        .await?;
+        in_kernel(&stage).await?;
         let monitor =
             namespace.program(Program::new("monitor", "ip").args(["-o", "-t", "monitor", "route"]));
         let monitor = monitor.start(stage.network.folder().path())?;

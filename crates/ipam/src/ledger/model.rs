@@ -838,50 +838,42 @@ fn with_room_to_move_nothing_moves() {
 }
 
 /// Without the rule, the same search finds a state that must not be.
-fn is_needed(rule: Rule, model: &Writers) {
-    let rules = Rules {
-        without: Some(rule),
-    };
-    assert!(
-        violation(Writers {
-            rules,
-            ..model.clone()
-        })
-        .is_some()
-    );
+fn is_needed(rule: Rule, mut model: Writers) {
+    model.rules.without = Some(rule);
+    assert!(violation(model).is_some());
 }
 
 #[test]
 fn a_writer_must_raise_a_record_that_is_his() {
-    is_needed(Rule::Raise, &writers(Begin::Served, 1, 2, 2, 2));
+    is_needed(Rule::Raise, writers(Begin::Served, 1, 2, 2, 2));
 }
 
 #[test]
 fn what_is_given_back_must_be_fenced() {
-    is_needed(Rule::Fence, &writers(Begin::Unremembered, 2, 2, 2, 0));
+    is_needed(Rule::Fence, writers(Begin::Unremembered, 2, 2, 2, 0));
 }
 
 #[test]
 fn a_record_must_be_deleted_at_the_version_read() {
-    is_needed(Rule::DeleteAtVersion, &writers(Begin::Served, 1, 2, 2, 2));
+    is_needed(Rule::DeleteAtVersion, writers(Begin::Served, 1, 2, 2, 2));
 }
 
 #[test]
 fn a_status_must_be_written_at_the_version_read() {
-    is_needed(Rule::PublishAtVersion, &writers(Begin::Empty, 1, 2, 2, 1));
+    is_needed(Rule::PublishAtVersion, writers(Begin::Empty, 1, 2, 2, 1));
 }
 
 #[test]
 fn what_is_given_back_must_be_read_before_the_fence() {
-    is_needed(Rule::ReadBeforeFence, &writers(Begin::Served, 1, 2, 2, 2));
+    is_needed(Rule::ReadBeforeFence, writers(Begin::Served, 1, 2, 2, 2));
 }
 
 #[test]
 fn a_service_believed_gone_must_be_looked_for() {
-    is_needed(Rule::ConfirmGone, &writers(Begin::Empty, 1, 1, 2, 2));
+    is_needed(Rule::ConfirmGone, writers(Begin::Empty, 1, 1, 2, 2));
 }
 
 #[test]
 fn a_service_that_takes_a_record_over_must_be_looked_for() {
-    is_needed(Rule::ConfirmCurrent, &writers(Begin::Empty, 1, 1, 3, 2));
+    is_needed(Rule::ConfirmCurrent, writers(Begin::Empty, 1, 1, 3, 2));
 }

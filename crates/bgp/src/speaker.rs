@@ -18,6 +18,9 @@ use crate::route::RouteSet;
 use crate::snapshot::{BfdSnapshot, Snapshot};
 use crate::task::{Inputs, PeerTask};
 
+/// Time for BFD to say AdminDown a few times.
+const FAREWELL: Duration = Duration::from_millis(50);
+
 /// A running speaker: owns its tasks, which end when it is shut down or
 /// dropped (a drop closes connections without a word, as a crash would).
 #[derive(Debug)]
@@ -30,9 +33,9 @@ pub struct Speaker {
 /// How a speaker stops.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shutdown {
-    /// It will be back: BFD says AdminDown; peers that agreed on graceful
-    /// restart see the connection close without NOTIFICATION and keep the
-    /// routes, others are drained as below.
+    /// It will be back: peers that agreed on graceful restart see the
+    /// connection close without NOTIFICATION and keep the routes, others are
+    /// drained as below. Then BFD says AdminDown.
     Restart {
         /// As in [`Self::Drain`], for the peers without graceful restart.
         wait: Duration,
@@ -283,8 +286,6 @@ impl State {
     }
 
     async fn stop(&mut self, how: &Shutdown, last: &SpeakerConfig) {
-        // Peers learn that silence is meant before the silence begins.
-        self.watch_paths(last, true);
         let halt = match how {
             Shutdown::Restart { wait } => Halt::Restart { wait: *wait },
             Shutdown::Drain { wait, reason } => Halt::Drain {
@@ -300,5 +301,11 @@ impl State {
         let (closed, _) = watch::channel(Arc::default());
         self.wish = closed;
         while self.tasks.join_next().await.is_some() {}
+        // Only now: FRR and BIRD take even AdminDown for a loss of the peer, and
+        // would end a session that drains or that they are to keep routes of.
+        self.watch_paths(last, true);
+        if self.bfd.is_some() {
+            tokio::time::sleep(FAREWELL).await;
+        }
     }
 }

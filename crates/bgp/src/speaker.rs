@@ -103,8 +103,10 @@ struct PeerHandle {
 
 /// Everything the speaker's own task owns.
 struct State {
-    peers: BTreeMap<PeerName, PeerHandle>,
+    /// Dropped before `peers`, whose end a peer's task would take for its removal, and close the session
+    /// with a Cease: a speaker that is dropped ends like a killed process, without a word.
     tasks: JoinSet<()>,
+    peers: BTreeMap<PeerName, PeerHandle>,
     wish: watch::Sender<Arc<Wish>>,
     routes: watch::Receiver<Arc<RouteSet>>,
     snapshot: watch::Sender<Snapshot>,
@@ -123,8 +125,8 @@ async fn run(
     let mut tasks = JoinSet::new();
     tasks.spawn(listener::run(wished, snapshot.clone()));
     let mut state = State {
-        peers: BTreeMap::new(),
         tasks,
+        peers: BTreeMap::new(),
         wish,
         routes,
         snapshot,

@@ -11,7 +11,7 @@
 )]
 
 use openelb_api::v1alpha2::{BgpConf, BgpPeer, Eip};
-use openelb_tests::ControlPlane;
+use openelb_tests::{ControlPlane, Deadline, eventually};
 use serde_json::{Value, json};
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -254,10 +254,14 @@ async fn every_sample_and_example_applies() {
 #[tokio::test]
 async fn fields_explain_themselves() {
     let control = control_plane().await;
-    let text = control
-        .kubectl(&["explain", "eip.spec.bgp", "--recursive"])
-        .await
-        .unwrap();
+    // An established CRD is served before the API server's discovery and OpenAPI documents name it.
+    let text = eventually("the published schema", Deadline::SHORT, async || {
+        control
+            .kubectl(&["explain", "eip.spec.bgp", "--recursive"])
+            .await
+    })
+    .await
+    .unwrap();
     for line in [
         "aggregationLength\t<integer>",
         "communities\t<[]string>",

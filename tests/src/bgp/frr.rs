@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::{BfdPeer, Bgp, Daemon, IpNet, Neighbor, Peer, Route};
 use crate::process::Program;
+use crate::wait::{Deadline, eventually};
 
 const HOME: &str = "/usr/lib/frr";
 
@@ -37,6 +38,27 @@ pub(super) fn programs(daemon: &Daemon) -> Result<Vec<Program>> {
     );
     programs.push(program("bgpd", place, &socket).args(["-p", &port]));
     Ok(programs)
+}
+
+/// Removes what a killed FRR leaves: a daemon that finds the socket of a dead zebra asks again only 10 s later, and BFD
+/// peers that bgpd names meanwhile are lost.
+pub(super) fn forget_sockets(place: &Path) {
+    for name in ["zserv.api", "zebra.vty", "bfdd.vty", "bgpd.vty"] {
+        // It need not be there.
+        let _ = std::fs::remove_file(place.join(name));
+    }
+}
+
+/// Waits until the daemon at this place of [`programs`] serves those that are started after it.
+pub(super) async fn serves(place: &Path, position: usize) -> Result<()> {
+    let Some(name) = ["zserv.api", "bfdd.vty"].get(position) else {
+        return Ok(());
+    };
+    let socket = place.join(name);
+    eventually(name, Deadline::SHORT, async || {
+        std::os::unix::net::UnixStream::connect(&socket).map(drop)
+    })
+    .await
 }
 
 fn program(name: &str, place: &Path, socket: &Path) -> Program {

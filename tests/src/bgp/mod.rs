@@ -102,12 +102,13 @@ impl Bgp {
             Software::Bird => bird::programs(&daemon)?,
             Software::GoBgp => gobgp::programs(&daemon)?,
         };
-        for program in programs {
+        for (position, program) in programs.into_iter().enumerate() {
             let logs = folder.join(&name);
             std::fs::create_dir_all(&logs)?;
             daemon
                 .processes
                 .push(daemon.namespace.program(program).start(&logs)?);
+            daemon.serves(position).await?;
         }
         daemon.ready().await?;
         Ok(daemon)
@@ -365,10 +366,22 @@ impl Daemon {
     /// It does not answer in time.
     pub async fn restart(&self) -> Result<()> {
         self.kill().await;
-        for process in &self.processes {
+        if self.software == Software::Frr {
+            frr::forget_sockets(&self.place);
+        }
+        for (position, process) in self.processes.iter().enumerate() {
             process.restart().await?;
+            self.serves(position).await?;
         }
         self.ready().await
+    }
+
+    /// Waits until a program of several can be used by those that are started after it.
+    async fn serves(&self, position: usize) -> Result<()> {
+        match self.software {
+            Software::Frr => frr::serves(&self.place, position).await,
+            Software::Bird | Software::GoBgp => Ok(()),
+        }
     }
 
     /// Runs its own tool (`vtysh -c`, `birdc`, `gobgp -j`), for what the views do not show.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -96,7 +96,13 @@ impl Measurement {
 async fn main() -> Result<()> {
     let args = Args::parse();
     if let Some(seconds) = args.soak {
-        return soak(&args, seconds).await;
+        let figures = soak(&args, seconds).await?;
+        write(&args, &figures)?;
+        ensure!(
+            figures.iter().all(|figure| figure.max == 0.0),
+            "a node that lives was taken for dead"
+        );
+        return Ok(());
     }
     let mut figures = Vec::new();
     let ours = silent_deaths(&args).await?;
@@ -111,7 +117,11 @@ async fn main() -> Result<()> {
     figures.push(planned(&args).await?);
     figures.push(thousand(&args).await?);
     figures.extend(answers(&args).await?);
-    let text = serde_json::to_string_pretty(&figures)?;
+    write(&args, &figures)
+}
+
+fn write(args: &Args, figures: &[Measurement]) -> Result<()> {
+    let text = serde_json::to_string_pretty(figures)?;
     if let Some(file) = &args.json {
         std::fs::write(file, &text).with_context(|| format!("cannot write {}", file.display()))?;
     } else {
@@ -153,7 +163,7 @@ async fn silent_deaths(args: &Args) -> Result<Measurement> {
         speakers.lan.mend(&leader)?;
         prober.settled(30, |by| by == leader).await?;
     }
-    Ok(Measurement::of("silent death", "ms", gaps))
+    Ok(Measurement::of("silent death ms", "ms", gaps))
 }
 
 /// From SIGKILL of the leading speaker, whose node lives, to the first datagram that another node answers.
@@ -171,7 +181,7 @@ async fn killed(args: &Args) -> Result<Measurement> {
         speakers.speak(&leader, &["--profile", &args.profile])?;
         prober.settled(30, |by| by == leader).await?;
     }
-    Ok(Measurement::of("killed", "ms", times))
+    Ok(Measurement::of("killed ms", "ms", times))
 }
 
 async fn until_moved(prober: &Prober, leader: &str, began: u64) -> Result<f64> {
@@ -200,7 +210,7 @@ async fn planned(args: &Args) -> Result<Measurement> {
         #[expect(clippy::cast_precision_loss)]
         lost.push(moved.lost as f64);
     }
-    Ok(Measurement::of("planned move lost", "datagrams", lost))
+    Ok(Measurement::of("planned move lost", "lost", lost))
 }
 
 /// From the silent death of a node that leads about a thousand addresses to the announcement of the last of them.
@@ -248,7 +258,7 @@ async fn thousand(args: &Args) -> Result<Measurement> {
         speakers.lan.mend("alpha")?;
         speakers.wait_steady(&names).await?;
     }
-    Ok(Measurement::of("take-over 1,000", "ms", times))
+    Ok(Measurement::of("take-over 1,000 ms", "ms", times))
 }
 
 /// The first announcement of each address by `mac` after `began`, from the lines of tcpdump.
@@ -310,7 +320,7 @@ async fn answers(args: &Args) -> Result<Vec<Measurement>> {
             .lines()
             .map(|line| Ok(line.parse::<f64>()? / 1e3))
             .collect::<Result<Vec<f64>>>()?;
-        took.push(Measurement::of("request to answer", "us", micros));
+        took.push(Measurement::of("request to answer us", "us", micros));
     }
     let kernel = took.pop().context("no figure")?;
     let ours = took.pop().context("no figure")?;
@@ -329,7 +339,7 @@ async fn answers(args: &Args) -> Result<Vec<Measurement>> {
         .context("no VmRSS")?;
     Ok(vec![
         ours.beside("the kernel's own address", &kernel),
-        Measurement::of("rss", "MB", vec![rss / 1024.0]),
+        Measurement::of("rss MB", "MB", vec![rss / 1024.0]),
     ])
 }
 
@@ -373,14 +383,15 @@ async fn keepalived(runs: usize) -> Result<Measurement> {
         process.check()?;
         process.terminate();
     }
-    Ok(Measurement::of("silent death, keepalived", "ms", gaps))
+    Ok(Measurement::of("silent death ms, keepalived", "ms", gaps))
 }
 
-/// Changes of leader and of the members while nothing dies.
-async fn soak(args: &Args, seconds: u64) -> Result<()> {
+/// Changes of leader and members lost while nothing dies: under full load of all cores and with frames of the LAN lost.
+async fn soak(args: &Args, seconds: u64) -> Result<Vec<Measurement>> {
     let speakers = Speakers::start(&NODES, &["--profile", &args.profile]).await?;
-    let before: BTreeSet<String> = deaths(&speakers)?.into_iter().collect();
-    speakers.leader(VIP).await?;
+    let first = speakers.leader(VIP).await?;
+    speakers.prober(VIP)?.settled(20, |by| by == first).await?;
+    let before: BTreeSet<String> = news(&speakers)?.into_iter().collect();
     let mut load = Vec::new();
     if !args.idle {
         let cores = std::thread::available_parallelism()?.get();
@@ -390,13 +401,25 @@ async fn soak(args: &Args, seconds: u64) -> Result<()> {
         }
     }
     if args.loss > 0 {
-        speakers.lan.filter(&[&format!(
-            "udp dport 7946 numgen random mod 100 < {} drop",
-            args.loss
-        )])?;
+        // Every frame between the hosts, whatever it carries.
+        speakers
+            .lan
+            .filter(&[&format!("numgen random mod 100 < {} drop", args.loss)])?;
     }
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let after: Vec<String> = deaths(&speakers)?
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        tokio::time::sleep(Duration::from_secs(10).min(end - Instant::now())).await;
+        for process in NODES
+            .iter()
+            .map(|node| speakers.node(node))
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .chain(&load)
+        {
+            process.check()?;
+        }
+    }
+    let after: Vec<String> = news(&speakers)?
         .into_iter()
         .filter(|line| !before.contains(line))
         .collect();
@@ -404,16 +427,21 @@ async fn soak(args: &Args, seconds: u64) -> Result<()> {
     for line in after.iter().take(20) {
         println!("{line}");
     }
-    println!(
-        "{} losses of a member or an address in {seconds} s",
-        after.len()
-    );
-    ensure!(after.is_empty(), "a node that lives was taken for dead");
-    Ok(())
+    let moved = |line: &&String| line.contains("Announced") || line.contains("Withdrawn");
+    let moves = after.iter().filter(moved).count();
+    let figure = |name: &str, count: usize| {
+        #[expect(clippy::cast_precision_loss)]
+        let count = count as f64;
+        Measurement::of(&format!("{name} in {seconds} s"), "times", vec![count])
+    };
+    Ok(vec![
+        figure("leader changes", moves),
+        figure("members lost", after.len() - moves),
+    ])
 }
 
-/// Lines that tell of a missing member or a withdrawn address.
-fn deaths(speakers: &Speakers) -> Result<Vec<String>> {
+/// Lines of the speakers that tell of a missing member, or of an address taken or given up.
+fn news(speakers: &Speakers) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for node in NODES {
         for line in speakers.node(node)?.log().lines() {
@@ -422,7 +450,8 @@ fn deaths(speakers: &Speakers) -> Result<Vec<String>> {
                     .iter()
                     .all(|name| line.contains(&format!("\"{name}\"")));
             let unsteady = line.contains("\"steady\":false");
-            if incomplete || unsteady || line.contains("Withdrawn") {
+            let moved = line.contains("Announced") || line.contains("Withdrawn");
+            if incomplete || unsteady || moved {
                 lines.push(format!("{node}: {line}"));
             }
         }

@@ -17,11 +17,12 @@ use foca::{
     PostcardCodec, Timer,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     Facts, Key, Member, Members, Parameters,
     seal::{OVERHEAD, Opened, Seal},
+    standing::{Company, Standing},
+    wire::{Identity, Intent, Message, Told, Version},
 };
 
 /// Bound of a datagram's payload, below any sensible MTU.
@@ -41,12 +42,6 @@ const RETELL: [Duration; 3] = [
 const RETELL_EVER: Duration = Duration::from_secs(5);
 /// Members whose facts are unknown are asked for them.
 const ASK: Duration = Duration::from_millis(100);
-/// With seeds but nobody met, the node acts alone after this.
-const ALONE_AFTER: Duration = Duration::from_secs(2);
-/// With nobody to meet, it acts after this.
-const NOBODY_AFTER: Duration = Duration::from_millis(300);
-/// A met member's facts are waited for at most this long.
-const FACTS_WITHIN: Duration = Duration::from_secs(1);
 /// A core that was not called for this long (it asks to be every 100 ms) was paused.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Lateness of the own timers that is no sign of trouble.
@@ -54,71 +49,18 @@ const PUNCTUAL: Duration = Duration::from_millis(15);
 /// How often the core wants to be called at least.
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
-/// A run of a node's process, as SWIM knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Identity {
-    address: SocketAddr,
-    node: String,
-    /// Grows with every run of the process.
-    run: u64,
-    /// Grows whenever the others took this run for dead.
-    life: u32,
-}
-
-impl foca::Identity for Identity {
-    type Addr = SocketAddr;
-
-    fn renew(&self) -> Option<Self> {
-        Some(Self {
-            life: self.life.checked_add(1)?,
-            ..self.clone()
-        })
-    }
-
-    fn addr(&self) -> SocketAddr {
-        self.address
-    }
-
-    fn win_addr_conflict(&self, other: &Self) -> bool {
-        (self.run, self.life) > (other.run, other.life)
-    }
-}
-
-/// What is inside a sealed datagram.
-#[derive(Debug, Serialize, Deserialize)]
-enum Message<'a> {
-    Swim(&'a [u8]),
-    Facts(#[serde(borrow)] Told<'a>),
-}
-
-/// A node's facts on their way.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Told<'a> {
-    node: &'a str,
-    /// Start of the node's process, and the number of changes since.
-    version: (u64, u64),
-    steady: bool,
-    leaving: bool,
-    intent: Intent,
-    attachment: &'a [u8],
-}
-
-/// What facts are told for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Intent {
-    /// To be known.
-    Tell,
-    /// The receiver shall tell its own facts in turn.
-    Ask,
-    /// The node is gone with this word.
-    Leave,
-}
-
 /// What a node knows of another's facts.
 #[derive(Debug)]
 struct Known {
-    version: (u64, u64),
+    version: Version,
     facts: Facts,
+}
+
+/// A timer of foca.
+struct Pending {
+    timer: Timer<Identity>,
+    /// What it was put off by.
+    credit: Duration,
 }
 
 /// A datagram to send.
@@ -146,11 +88,10 @@ pub struct Counts {
 pub(crate) struct Gossip {
     parameters: Parameters,
     me: Identity,
-    run: u64,
     changes: u64,
     foca: Foca<Identity, PostcardCodec, SmallRng, NoCustomBroadcast>,
     runtime: AccumulatingRuntime<Identity>,
-    timers: BTreeMap<(Instant, u64), Timer<Identity>>,
+    timers: BTreeMap<(Instant, u64), Pending>,
     sequence: u64,
     seal: Seal,
     rng: SmallRng,
@@ -160,12 +101,11 @@ pub(crate) struct Gossip {
     departed: BTreeMap<String, Facts>,
     out: Vec<Datagram>,
     counts: Counts,
-    /// Since when it waits to be settled; `None` once it is.
-    unsettled: Option<Instant>,
-    met_at: Option<Instant>,
-    /// All members were lost, and none of them has told yet what it thinks of us.
-    isolated: bool,
-    settled_at: Option<Instant>,
+    standing: Standing,
+    /// When this node was last late itself by more than a suspect may be.
+    late_at: Option<Instant>,
+    /// When a member that was given up here was last met again.
+    returned_at: Option<Instant>,
     next_join: Instant,
     next_ask: Instant,
     /// When to tell the facts again, and how often it was done since the last change.
@@ -202,7 +142,6 @@ impl Gossip {
             foca: Foca::new(me.clone(), config, foca_rng, PostcardCodec),
             parameters: setup.parameters,
             me,
-            run: setup.run,
             changes: 0,
             runtime: AccumulatingRuntime::new(),
             timers: BTreeMap::new(),
@@ -215,10 +154,9 @@ impl Gossip {
             departed: BTreeMap::new(),
             out: Vec::new(),
             counts: Counts::default(),
-            unsettled: Some(now),
-            met_at: None,
-            isolated: false,
-            settled_at: None,
+            standing: Standing::new(now),
+            late_at: None,
+            returned_at: None,
             next_join: now,
             next_ask: now,
             next_tell: now,
@@ -259,6 +197,7 @@ impl Gossip {
 
     /// A datagram came in.
     pub(crate) fn receive(&mut self, from: SocketAddr, packet: &[u8], now: Instant) {
+        self.wake(now);
         match self.seal.open(packet, now) {
             Opened::Data(body) => self.read(from, &body, now),
             Opened::Reply(bytes) => self.out.push(Datagram { to: from, bytes }),
@@ -304,10 +243,15 @@ impl Gossip {
                 self.drain(now);
             }
         }
-        let newer = self
-            .known
-            .get(told.node)
-            .is_none_or(|known| known.version < told.version);
+        let void = self
+            .foca
+            .iter_members()
+            .any(|member| member.id().node == told.node && member.id().voids(told.version));
+        let newer = !void
+            && self
+                .known
+                .get(told.node)
+                .is_none_or(|known| known.version < told.version);
         // Names come from authenticated nodes only; the bound is against a run-away one.
         if newer && (self.known.len() < 4096 || self.known.contains_key(told.node)) {
             let facts = Facts {
@@ -327,20 +271,20 @@ impl Gossip {
 
     /// Does what is due. Must be called at [`Self::deadline`].
     pub(crate) fn tick(&mut self, now: Instant) {
-        if now.duration_since(self.last) > PAUSE {
-            self.counts.pauses += 1;
-            self.unsettle(now);
-        }
+        self.wake(now);
         let late = now.saturating_duration_since(self.deadline());
         if late > PUNCTUAL {
             self.give_credit(late);
+            if late > self.parameters.suspicion / 2 {
+                self.late_at = Some(now);
+            }
         }
         self.last = now;
         while let Some(entry) = self.timers.first_entry() {
             if entry.key().0 > now {
                 break;
             }
-            let timer = entry.remove();
+            let Pending { timer, .. } = entry.remove();
             let suspect = match &timer {
                 Timer::ChangeSuspectToDown { member_id, .. } => Some(member_id.clone()),
                 _ => None,
@@ -403,14 +347,19 @@ impl Gossip {
     }
 
     /// A node that was late itself may have been late to hear of others: suspects get that much
-    /// more time to refute (the idea of Lifeguard, <https://arxiv.org/abs/1707.00788>).
+    /// more time to refute (the idea of Lifeguard, <https://arxiv.org/abs/1707.00788>), but at most
+    /// as long again, so that a node which is always late still finds the dead.
     fn give_credit(&mut self, late: Duration) {
-        let credit = late.min(self.parameters.suspicion);
+        let most = self.parameters.suspicion;
         let all = std::mem::take(&mut self.timers);
-        for ((due, sequence), timer) in all {
-            let suspect = matches!(timer, Timer::ChangeSuspectToDown { .. });
-            let due = if suspect { due + credit } else { due };
-            self.timers.insert((due, sequence), timer);
+        for ((due, sequence), mut pending) in all {
+            let mut due = due;
+            if matches!(pending.timer, Timer::ChangeSuspectToDown { .. }) {
+                let more = late.min(most.saturating_sub(pending.credit));
+                pending.credit += more;
+                due += more;
+            }
+            self.timers.insert((due, sequence), pending);
         }
     }
 
@@ -455,7 +404,7 @@ impl Gossip {
         alive.insert(self.me.node.clone(), me);
         Members {
             me: self.me.node.clone(),
-            settled: self.unsettled.is_none(),
+            settled: self.standing.settled(),
             alive,
             departed: self.departed.clone(),
         }
@@ -478,48 +427,45 @@ impl Gossip {
         ignore(result);
     }
 
-    /// Whether the view may be acted on, and whether this node is steady.
+    /// Judges the own standing, and tells of it when it changed.
     fn settle(&mut self, now: Instant) {
-        if let Some(since) = self.unsettled {
-            let waited = now.duration_since(since);
-            let met = self.foca.num_members() > 0;
-            if met && self.met_at.is_none() {
-                self.met_at = Some(now);
-            }
-            let all_known = self
-                .foca
-                .iter_members()
-                .all(|m| self.known.contains_key(&m.id().node));
-            let settled = match self.met_at {
-                Some(at) if met => {
-                    now.duration_since(at) >= FACTS_WITHIN
-                        || (all_known && now.duration_since(at) >= HEARTBEAT * 2)
-                }
-                _ if self.seeds.is_empty() => waited >= NOBODY_AFTER,
-                _ => waited >= ALONE_AFTER,
-            };
-            if settled {
-                self.unsettled = None;
-                self.isolated = false;
-                self.settled_at = Some(now);
-            }
-        }
-        let steady = self
-            .settled_at
-            .is_some_and(|at| now.duration_since(at) >= self.parameters.steady_after);
+        let all_known = self
+            .foca
+            .iter_members()
+            .all(|m| self.known.contains_key(&m.id().node));
+        let company = Company {
+            any: self.foca.num_members() > 0,
+            all_known,
+            expected: !self.seeds.is_empty(),
+        };
+        self.standing.judge(company, now);
+        self.show_standing(now);
+    }
+
+    fn show_standing(&mut self, now: Instant) {
+        let steady = self.standing.steady(self.parameters.steady_after, now);
         if self.own.steady != steady {
             self.own.steady = steady;
             self.changed(now);
         }
     }
 
-    /// Forgets what was believed about the own standing.
-    fn unsettle(&mut self, now: Instant) {
-        self.unsettled = Some(now);
-        self.settled_at = None;
-        self.met_at = None;
-        if std::mem::take(&mut self.own.steady) {
-            self.changed(now);
+    /// Whether it is this node that was away, if the others took it for dead just now: it was late
+    /// itself, or it missed none of them meanwhile.
+    fn was_absent(&self, now: Instant) -> bool {
+        let lately = |at: Option<Instant>| {
+            at.is_some_and(|at| now.saturating_duration_since(at) < self.parameters.steady_after)
+        };
+        lately(self.late_at) || (self.departed.is_empty() && !lately(self.returned_at))
+    }
+
+    /// Notices that the process did not run for a while; before anything else is done or said.
+    fn wake(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.last) > PAUSE {
+            self.counts.pauses += 1;
+            self.last = now;
+            self.standing.paused(now);
+            self.show_standing(now);
         }
     }
 
@@ -539,7 +485,7 @@ impl Gossip {
     fn tell(&mut self, to: SocketAddr, intent: Intent) {
         let told = Told {
             node: &self.me.node,
-            version: (self.run, self.changes),
+            version: (self.me.run, self.me.life, self.changes),
             steady: self.own.steady,
             leaving: self.own.leaving,
             intent,
@@ -563,7 +509,9 @@ impl Gossip {
         }
         while let Some((after, timer)) = self.runtime.to_schedule() {
             self.sequence += 1;
-            self.timers.insert((now + after, self.sequence), timer);
+            let credit = Duration::ZERO;
+            self.timers
+                .insert((now + after, self.sequence), Pending { timer, credit });
         }
         let notifications: Vec<_> = std::iter::from_fn(|| self.runtime.to_notify()).collect();
         // The own standing first: what is told to others below must be true already.
@@ -572,35 +520,38 @@ impl Gossip {
                 OwnedNotification::Rejoin(identity) => {
                     self.me = identity.clone();
                     self.counts.resurrections += 1;
-                    // We were cut off from everybody, and the others have gone on without us.
-                    if std::mem::take(&mut self.isolated) {
-                        self.unsettle(now);
-                    }
+                    let absent = self.was_absent(now);
+                    self.standing.resurrected(absent, now);
+                    self.show_standing(now);
                 }
-                OwnedNotification::Idle => self.isolated = true,
+                OwnedNotification::Idle => self.standing.isolated(),
                 _ => {}
             }
         }
         for notification in notifications {
             match notification {
                 OwnedNotification::MemberUp(identity) => {
-                    self.departed.remove(&identity.node);
+                    if self.departed.remove(&identity.node).is_some() {
+                        self.returned_at = Some(now);
+                    }
+                    self.forget_void(&identity);
                     self.tell(identity.address, Intent::Ask);
                 }
                 OwnedNotification::MemberDown(identity) => self.departs(&identity),
-                OwnedNotification::Rename(old, new) => {
-                    // Another run of the node: its old facts are void.
-                    if self
-                        .known
-                        .get(&old.node)
-                        .is_some_and(|k| k.version.0 < new.run)
-                    {
-                        self.known.remove(&old.node);
-                    }
+                OwnedNotification::Rename(_, new) => {
+                    self.forget_void(&new);
                     self.tell(new.address, Intent::Ask);
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// What a node said before it was taken for dead, or before it was started again, does not count.
+    fn forget_void(&mut self, identity: &Identity) {
+        let known = self.known.get(&identity.node);
+        if known.is_some_and(|known| identity.voids(known.version)) {
+            self.known.remove(&identity.node);
         }
     }
 

@@ -24,7 +24,9 @@ mod members;
 mod seal;
 #[cfg(test)]
 mod simulation;
+mod standing;
 mod task;
+mod wire;
 
 pub use config::{Key, KeyError, MembershipConfig, Parameters, Profile, UnknownProfile};
 pub use election::{leader, outranks};

@@ -15,7 +15,7 @@ use serde_json::Value;
 /// on: only the broken object is missing, and its metadata is there to say so on it.
 #[derive(Debug, Clone)]
 pub struct Tolerant<K> {
-    /// The object's metadata, readable even where the rest is not.
+    /// The object's metadata, readable even where the rest is not; without `managedFields`.
     pub metadata: ObjectMeta,
     /// The object, or what is wrong with it (the JSON path and the reason).
     pub parsed: Result<Arc<K>, String>,
@@ -23,7 +23,11 @@ pub struct Tolerant<K> {
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Tolerant<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
+        let mut value = Value::deserialize(deserializer)?;
+        // Who wrote which field is most of many an object, and nobody's concern here.
+        if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
+            metadata.remove("managedFields");
+        }
         let metadata = value
             .get("metadata")
             .map(ObjectMeta::deserialize)

@@ -7,11 +7,13 @@
 mod index;
 pub mod ledger;
 mod names;
+mod pairs;
 mod service;
 pub mod sharing;
 mod taken;
 
 pub use index::{Decision, EipView, Index, LISTED, Millis, News};
 pub use names::{ServiceKey, Uid, Version};
+pub use pairs::Pairs;
 pub use service::{HELD_ANNOTATION, Request, Said, ServiceFacts, ServiceStatus};
 pub use taken::Taken;

@@ -1,6 +1,5 @@
 //! What the address management needs to know of a Service, and what it says on it.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use openelb_api::v1alpha2::Protocol;
 use openelb_api::{Family, keys, validate};
 
 use crate::names::{ServiceKey, Uid, Version};
+use crate::pairs::Pairs;
 use crate::sharing::{Port, Terms};
 
 /// Annotation written beside the status: the addresses that a Service has.
@@ -27,8 +27,8 @@ pub struct ServiceFacts {
     pub generation: Option<i64>,
     /// Creation, in seconds since 1970: the older Service is served first.
     pub created: i64,
-    /// Labels, for Eips that select Services.
-    pub labels: BTreeMap<String, String>,
+    /// Labels, for Eips that select Services; the one that we write is not among them.
+    pub labels: Pairs,
     /// What it asks for, where it is for us to serve and not being deleted.
     pub request: Option<Request>,
     /// What its status says.
@@ -100,7 +100,12 @@ impl ServiceFacts {
                 .creation_timestamp
                 .as_ref()
                 .map_or(0, |time| time.0.as_second()),
-            labels: meta.labels.clone().unwrap_or_default(),
+            labels: meta
+                .labels
+                .iter()
+                .flatten()
+                .filter(|(key, _)| *key != keys::EIP)
+                .collect(),
             request: spec
                 .filter(|_| ours)
                 .map(|spec| Request::read(service, spec)),
@@ -155,7 +160,7 @@ impl Request {
             terms: Arc::new(Terms {
                 ports,
                 local: spec.external_traffic_policy.as_deref() == Some("Local"),
-                selector: spec.selector.clone().unwrap_or_default(),
+                selector: spec.selector.iter().flatten().collect(),
                 by_name: false,
             }),
         }

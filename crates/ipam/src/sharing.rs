@@ -4,11 +4,11 @@
 //! disjoint, one namespace unless the Eip allows others, and with `externalTrafficPolicy: Local` the
 //! same selector (else a node would attract traffic that it cannot deliver).
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::names::ServiceKey;
+use crate::pairs::Pairs;
 
 /// A transport port as a Service exposes it: protocol (`TCP`, `UDP`, `SCTP`) and number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,7 +33,7 @@ pub struct Terms {
     /// Whether `externalTrafficPolicy` is `Local`.
     pub local: bool,
     /// The Service's pod selector.
-    pub selector: BTreeMap<String, String>,
+    pub selector: Pairs,
     /// Whether the Service asked for this address by name.
     pub by_name: bool,
 }
@@ -140,7 +140,7 @@ mod tests {
         ));
         let local = Terms {
             local: true,
-            selector: [("app".into(), "x".into())].into(),
+            selector: [("app", "x")].into_iter().collect(),
             ..terms(81)
         };
         assert!(matches!(

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
+use super::calm::Activity;
 use super::eips::Statuses;
 use super::execute::{self, Fresh, Job, Report};
 use super::feed::{Change, Kind};
@@ -30,6 +31,8 @@ const BATCH: usize = 256;
 /// Which of two Services goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
+    /// It waited, and what it waits for may be there: before any newcomer takes it.
+    Waiting,
     /// Somebody just did something.
     User,
     /// It was found so.
@@ -52,8 +55,8 @@ impl Queue {
             }
             self.order.remove(&place);
         }
-        // Repair goes by age of the Service, so that of those that wait the oldest is served first.
-        let age = if rank == Rank::Repair { created } else { 0 };
+        // Those that wait, and those found so, go by age of the Service: the oldest is served first.
+        let age = if rank == Rank::User { 0 } else { created };
         let place = (rank, age, self.next);
         self.next = self.next.wrapping_add(1);
         self.order.insert(place, key.clone());
@@ -80,6 +83,7 @@ pub(crate) struct Engine {
     workers: usize,
     news: Reporter,
     metrics: Metrics,
+    activity: Activity,
     index: Index,
     queue: Queue,
     busy: HashMap<ServiceKey, bool>,
@@ -94,12 +98,19 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(context: Context, workers: usize, news: Reporter, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        context: Context,
+        workers: usize,
+        news: Reporter,
+        metrics: Metrics,
+        activity: Activity,
+    ) -> Self {
         Self {
             context,
             workers,
             news,
             metrics,
+            activity,
             index: Index::default(),
             queue: Queue::default(),
             busy: HashMap::new(),
@@ -135,6 +146,11 @@ impl Engine {
                 self.review();
             }
             self.work();
+            if self.running.is_empty() {
+                self.activity.rests();
+            } else {
+                self.activity.works();
+            }
             let wake = self.next_wake();
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -219,7 +235,12 @@ impl Engine {
 
     fn take_woken(&mut self) {
         for key in self.index.take_woken() {
-            self.enqueue(key, Rank::Repair);
+            let rank = if self.index.waits(&key) {
+                Rank::Waiting
+            } else {
+                Rank::Repair
+            };
+            self.enqueue(key, rank);
         }
         let changed = self.index.take_changed_eips();
         self.statuses.changed(changed);
@@ -478,5 +499,44 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> ServiceKey {
+        ServiceKey::new("default", name)
+    }
+
+    fn order(queue: &mut Queue) -> Vec<String> {
+        std::iter::from_fn(|| queue.pop())
+            .map(|key| key.name.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn what_waits_goes_before_a_newcomer_and_a_newcomer_before_repair() {
+        let mut queue = Queue::default();
+        queue.push(key("repair"), Rank::Repair, 1);
+        queue.push(key("new"), Rank::User, 9);
+        queue.push(key("newer"), Rank::User, 8);
+        queue.push(key("younger"), Rank::Waiting, 7);
+        queue.push(key("older"), Rank::Waiting, 6);
+        assert_eq!(
+            order(&mut queue),
+            ["older", "younger", "new", "newer", "repair"]
+        );
+    }
+
+    #[test]
+    fn a_service_stands_in_the_queue_once_at_its_best_place() {
+        let mut queue = Queue::default();
+        queue.push(key("a"), Rank::Repair, 2);
+        queue.push(key("b"), Rank::Repair, 1);
+        queue.push(key("a"), Rank::User, 2);
+        queue.push(key("a"), Rank::Repair, 2);
+        assert_eq!(order(&mut queue), ["a", "b"]);
     }
 }

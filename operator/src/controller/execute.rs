@@ -10,12 +10,13 @@ use openelb_ipam::ledger::{Answer, Call, Conclusion, Outcome, Plan, Step, Stored
 use openelb_ipam::{Said, ServiceFacts, ServiceKey, ServiceStatus};
 use tokio::time::timeout;
 
+use super::lean::Lean;
 use super::wire;
 
 /// The field manager of everything that the controller writes.
 pub(crate) const FIELD_MANAGER: &str = "openelb-controller";
 /// How long one request may take; afterwards its end is unknown, and the protocol bears that.
-const REQUEST: Duration = Duration::from_secs(10);
+pub(crate) const REQUEST: Duration = Duration::from_secs(10);
 
 /// A plan, and what the patch of the status needs beside it.
 pub(crate) struct Job {
@@ -95,7 +96,7 @@ fn services(client: &Client, key: &ServiceKey) -> Api<Service> {
 }
 
 async fn request(client: &Client, call: Call<ServiceStatus>, job: &Job) -> Result<Answer, Failure> {
-    let records: Api<EipAddress> = Api::all(client.clone());
+    let records: Api<Lean<EipAddress>> = Api::all(client.clone());
     let answer = timeout(REQUEST, async {
         match call {
             Call::ReadService(key) => {
@@ -108,7 +109,7 @@ async fn request(client: &Client, call: Call<ServiceStatus>, job: &Job) -> Resul
                 })))
             }
             Call::ReadRecord(address) => match records.get_opt(&name_for(address)).await? {
-                Some(found) => usable(&found).map(|stored| Answer::Record(Some(stored))),
+                Some(Lean(found)) => usable(&found).map(|stored| Answer::Record(Some(stored))),
                 None => Ok(Answer::Record(None)),
             },
             Call::Create(record) => {
@@ -116,7 +117,7 @@ async fn request(client: &Client, call: Call<ServiceStatus>, job: &Job) -> Resul
                     field_manager: Some(FIELD_MANAGER.to_owned()),
                     ..PostParams::default()
                 };
-                written(records.create(&params, &wire::object(&record)).await)
+                written(records.create(&params, &Lean(wire::object(&record))).await)
             }
             Call::Update(stored) => {
                 let patch = Patch::Merge(wire::record_patch(&stored));
@@ -145,7 +146,8 @@ async fn request(client: &Client, call: Call<ServiceStatus>, job: &Job) -> Resul
                 let body =
                     wire::status_patch(&subject, &status, job.before.as_ref(), job.generation, now);
                 let params = PatchParams::apply(FIELD_MANAGER);
-                let api = services(client, &subject.key);
+                let api: Api<Lean<Service>> =
+                    Api::namespaced(client.clone(), &subject.key.namespace);
                 match api
                     .patch_status(&subject.key.name, &params, &Patch::Strategic(body))
                     .await
@@ -169,9 +171,9 @@ fn usable(found: &EipAddress) -> Result<Stored, Failure> {
     wire::stored(found).map_err(Failure::Unusable)
 }
 
-fn written(result: kube::Result<EipAddress>) -> Result<Answer, Failure> {
+fn written(result: kube::Result<Lean<EipAddress>>) -> Result<Answer, Failure> {
     match result {
-        Ok(found) => usable(&found).map(Answer::Written),
+        Ok(Lean(found)) => usable(&found).map(Answer::Written),
         Err(error) => refused(error),
     }
 }

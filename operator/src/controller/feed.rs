@@ -1,6 +1,8 @@
 //! What the cluster says: one watch per kind, trimmed to what the engine needs, into one bounded queue.
 //!
-//! A watch that breaks is begun again within half a second, also when the API server was gone for long.
+//! What the judgement of announcements needs of the same kinds goes on to it from here, after the engine
+//! had it, so that each object is sent and read once. A watch that breaks is begun again within half a
+//! second, also when the API server was gone for long.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -21,13 +23,15 @@ use serde::de::DeserializeOwned;
 use std::net::IpAddr;
 use tokio::sync::mpsc;
 
+use super::lean::{self, Lean};
 use super::wire;
+use crate::picture;
 use crate::process::Context;
 
 /// Changes that may wait for the engine; then the watches wait.
 const QUEUE: usize = 1024;
 /// Objects per page of a list.
-const PAGE: u32 = 1000;
+const PAGE: u32 = 500;
 
 /// A kind that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,48 +65,56 @@ pub(crate) enum Change {
     NamespaceGone(String),
 }
 
-/// Starts the watches; they end with `Context::shutdown`.
-pub(crate) fn start(context: &Context) -> mpsc::Receiver<Change> {
-    let (sender, receiver) = mpsc::channel(QUEUE);
+/// Starts the watches; they end with `Context::shutdown`. What they say goes to the engine by the first
+/// queue, and of the kinds that announcements depend on to their judge by the second.
+pub(crate) fn start(
+    context: &Context,
+) -> (mpsc::Receiver<Change>, mpsc::Receiver<picture::Change>) {
+    let (engine, for_engine) = mpsc::channel(QUEUE);
+    let (judge, for_judge) = mpsc::channel(QUEUE);
+    let to = Queues { engine, judge };
     let client = &context.client;
     watch(
         context,
-        sender.clone(),
+        to.clone(),
         Kind::Service,
-        all::<Service>(client),
+        all::<Lean<Service>>(client),
         |service, gone| {
-            let facts = ServiceFacts::read(&service)?;
+            let facts = ServiceFacts::read(&service.0)?;
             Some(if gone {
                 Change::ServiceGone(facts.key, facts.uid)
             } else {
                 Change::Service(Box::new(facts))
             })
         },
+        Some(|event| picture::Change::Service(lean::map(event, |service| service.0))),
     );
     watch(
         context,
-        sender.clone(),
+        to.clone(),
         Kind::Record,
         all::<Tolerant<EipAddress>>(client),
-        |object, gone| record(&object, gone),
+        record,
+        Some(picture::Change::EipAddress),
     );
     watch(
         context,
-        sender.clone(),
+        to.clone(),
         Kind::Eip,
         all::<Tolerant<Eip>>(client),
         |object, gone| {
             Some(if gone {
                 Change::EipGone(object.name_any())
             } else {
-                Change::Eip(Box::new(object))
+                Change::Eip(Box::new(object.clone()))
             })
         },
+        Some(picture::Change::Eip),
     );
     let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
     watch(
         context,
-        sender,
+        to,
         Kind::Namespace,
         namespaces,
         |object, gone| {
@@ -110,11 +122,12 @@ pub(crate) fn start(context: &Context) -> mpsc::Receiver<Change> {
             Some(if gone {
                 Change::NamespaceGone(name)
             } else {
-                Change::Namespace(name, object.metadata.labels.unwrap_or_default())
+                Change::Namespace(name, object.metadata.labels.clone().unwrap_or_default())
             })
         },
+        None,
     );
-    receiver
+    (for_engine, for_judge)
 }
 
 fn all<K: Resource<DynamicType = ()>>(client: &Client) -> Api<K> {
@@ -139,12 +152,20 @@ fn record(object: &Tolerant<EipAddress>, gone: bool) -> Option<Change> {
     })
 }
 
+/// Where changes go.
+#[derive(Clone)]
+struct Queues {
+    engine: mpsc::Sender<Change>,
+    judge: mpsc::Sender<picture::Change>,
+}
+
 fn watch<K>(
     context: &Context,
-    sender: mpsc::Sender<Change>,
+    to: Queues,
     kind: Kind,
     api: Api<K>,
-    read: impl Fn(K, bool) -> Option<Change> + Send + 'static,
+    read: impl Fn(&K, bool) -> Option<Change> + Send + 'static,
+    pass_on: Option<fn(Event<K>) -> picture::Change>,
 ) where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -153,19 +174,27 @@ fn watch<K>(
     tokio::spawn(shutdown.run_until_cancelled_owned(async move {
         let mut stream = Box::pin(stream.backoff(patience()));
         loop {
-            let change = match stream.try_next().await {
+            let event = match stream.try_next().await {
                 Ok(None) => return,
                 Err(error) => {
                     tracing::warn!(?kind, %error, "a watch was interrupted; beginning again");
                     continue;
                 }
-                Ok(Some(Event::Init)) => Some(Change::Begin(kind)),
-                Ok(Some(Event::InitDone)) => Some(Change::End(kind)),
-                Ok(Some(Event::InitApply(object) | Event::Apply(object))) => read(object, false),
-                Ok(Some(Event::Delete(object))) => read(object, true),
+                Ok(Some(event)) => event,
+            };
+            let change = match &event {
+                Event::Init => Some(Change::Begin(kind)),
+                Event::InitDone => Some(Change::End(kind)),
+                Event::InitApply(object) | Event::Apply(object) => read(object, false),
+                Event::Delete(object) => read(object, true),
             };
             if let Some(change) = change
-                && sender.send(change).await.is_err()
+                && to.engine.send(change).await.is_err()
+            {
+                return;
+            }
+            if let Some(pass_on) = pass_on
+                && to.judge.send(pass_on(event)).await.is_err()
             {
                 return;
             }

@@ -5,7 +5,7 @@
 //!     ▲                    │    ▲                        │
 //!     │                    │    └──── how it ended ──────┘
 //!     │                    ├──► Eip views (at most one a second per Eip)
-//!     └── own writes       └──► events (bounded, after everything else)
+//!     └── own writes       └──► events, `Announced` conditions (bounded, paced, when addresses rest)
 //! ```
 //!
 //! The engine is one task and owns all state; executors get a plan by value and give a conclusion
@@ -14,12 +14,14 @@
 
 mod announced;
 mod backoff;
+mod calm;
 mod eips;
 mod engine;
 mod execute;
 mod feed;
 mod finalizers;
 mod leader;
+mod lean;
 mod metrics;
 mod news;
 mod wire;
@@ -55,11 +57,18 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
     } else {
         leader::Election::won()
     };
-    let news = news::Reporter::start(&context, &identity);
-    let feed = feed::start(&context);
-    announced::start(&context, election.leading());
+    let (activity, calm) = calm::channel();
+    let news = news::Reporter::start(&context, &identity, calm.clone());
+    let (feed, seen) = feed::start(&context);
+    announced::start(&context, election.leading(), calm, seen);
     finalizers::watch_bgp(&context, election.leading());
-    let engine = engine::Engine::new(context.clone(), usize::from(args.workers), news, metrics);
+    let engine = engine::Engine::new(
+        context.clone(),
+        usize::from(args.workers),
+        news,
+        metrics,
+        activity,
+    );
     engine.run(feed, election.leading(), synced).await;
     election.resign().await;
     Ok(())

@@ -1,7 +1,8 @@
 //! Events on Services, with OpenELB's reasons: bounded, one at a time, behind everything else.
 //!
-//! A storm of Services must not become a storm of events: when the queue is full the newest are not
-//! said (the condition on the Service says it anyway), and a pause lies between any two.
+//! A storm of Services must not become a storm of events: they wait until addresses rest (under a load
+//! that never rests, two go out in a second), a pause lies between any two, and when the queue is full
+//! the newest are not said (the condition on the Service says it anyway).
 
 use std::time::Duration;
 
@@ -12,16 +13,19 @@ use kube::api::{Api, PostParams};
 use openelb_ipam::News;
 use openelb_ipam::ledger::Subject;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::calm::Calm;
 use crate::process::Context;
 
 /// OpenELB's name in events.
 const COMPONENT: &str = "OpenELBController";
 /// Events that may wait.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 16 * 1024;
 /// The pause between two events: at most 25 in a second.
 const PAUSE: Duration = Duration::from_millis(40);
+/// How long an event waits at most for addresses to rest, after the one before it.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Says things in events.
 pub(crate) struct Reporter {
@@ -30,12 +34,13 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     /// Starts the task that writes; it ends with `Context::shutdown`.
-    pub(crate) fn start(context: &Context, identity: &str) -> Self {
+    pub(crate) fn start(context: &Context, identity: &str, mut calm: Calm) -> Self {
         let (queue, mut waiting) = mpsc::channel::<(Subject, News)>(QUEUE);
         let client = context.client.clone();
         let identity = identity.to_owned();
         tokio::spawn(context.shutdown.clone().run_until_cancelled_owned(async move {
             while let Some((subject, news)) = waiting.recv().await {
+                calm.wait(Instant::now() + PATIENCE).await;
                 let api: Api<Event> = Api::namespaced(client.clone(), &subject.key.namespace);
                 let event = event(&subject, &news, &identity, jiff::Timestamp::now());
                 let sent = timeout(Duration::from_secs(5), api.create(&PostParams::default(), &event)).await;

@@ -60,7 +60,7 @@ fn entry(holder: &AddressHolder) -> Entry {
         terms: Arc::new(Terms {
             ports,
             local: holder.local,
-            selector: holder.selector.clone(),
+            selector: holder.selector.iter().collect(),
             by_name: holder.requested,
         }),
     }
@@ -81,7 +81,7 @@ fn holder(entry: &Entry) -> AddressHolder {
             })
             .collect(),
         local: entry.terms.local,
-        selector: entry.terms.selector.clone(),
+        selector: entry.terms.selector.to_map(),
         requested: entry.terms.by_name,
     }
 }
@@ -228,7 +228,7 @@ mod tests {
                         number: 80,
                     }],
                     local: true,
-                    selector: [("app".to_owned(), "web".to_owned())].into(),
+                    selector: [("app", "web")].into_iter().collect(),
                     by_name: true,
                 }),
             }],

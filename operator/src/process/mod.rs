@@ -21,6 +21,9 @@ use prometheus_client::registry::Registry;
 pub(crate) use readiness::{Gate, Readiness};
 use tokio_util::sync::CancellationToken;
 
+/// The work is waiting for others; more threads than this would only take memory on a large machine.
+const MOST_THREADS: usize = 4;
+
 /// Settings that all processes share.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CommonArgs {
@@ -88,7 +91,9 @@ where
         .map_err(|_| {
             anyhow::anyhow!("another TLS provider is already installed in this process")
         })?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.min(MOST_THREADS))
         .enable_all()
         .build()
         .context("cannot start the async runtime")?;

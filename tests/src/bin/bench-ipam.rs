@@ -10,6 +10,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use openelb_api::v1alpha2::{AddressHolder, EipAddress, EipAddressSpec};
 use openelb_tests::Process;
@@ -23,7 +24,7 @@ const PARALLEL: usize = 32;
 /// Services created one after the other.
 const SINGLES: usize = 100;
 /// How long a phase may take.
-const PATIENCE: Duration = Duration::from_mins(15);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -200,14 +201,22 @@ async fn create(bed: &Bed, prefix: &str, count: usize) -> Result<()> {
 struct Seen {
     events: mpsc::UnboundedReceiver<(String, Instant)>,
     times: HashMap<String, Instant>,
+    watch: JoinHandle<()>,
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
 }
 
 impl Seen {
     fn watch(bed: &Bed) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let api = bed.services("default");
-        tokio::spawn(async move {
-            let mut stream = Box::pin(watcher::watcher(api, watcher::Config::default()));
+        let watch = tokio::spawn(async move {
+            let stream = watcher::watcher(api, watcher::Config::default()).default_backoff();
+            let mut stream = Box::pin(stream);
             while let Some(event) = stream.next().await {
                 let Ok(Event::Apply(service) | Event::InitApply(service)) = event else {
                     continue;
@@ -222,6 +231,7 @@ impl Seen {
         Self {
             events,
             times: HashMap::new(),
+            watch,
         }
     }
 
@@ -265,6 +275,7 @@ async fn bare_client(client: kube::Client) {
     };
     let mut known = std::collections::HashSet::new();
     watcher::watcher(api.clone(), watcher::Config::default())
+        .default_backoff()
         .filter_map(move |event| {
             let found = match event {
                 Ok(Event::Apply(service) | Event::InitApply(service)) => Some(service),

@@ -56,9 +56,10 @@ impl Index {
                 Err(Problem::OutsideEip(address, eip.clone()))
             };
         }
+        let labels = service.labels.to_map();
         let strict = |entry: &Entry| {
             let binding = &entry.pool.binding;
-            binding.strict && binding.is_bound() && !self.fits(service, entry)
+            binding.strict && binding.is_bound() && !self.fits(service, &labels, entry)
         };
         self.pools
             .iter()

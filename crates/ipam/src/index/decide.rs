@@ -104,7 +104,7 @@ impl Index {
             address,
             Some(Slot {
                 stored,
-                pending: Some(pending),
+                pending: Some(Box::new(pending)),
             }),
             now,
         );

@@ -63,13 +63,13 @@ struct Slot {
     /// The object as it was last read or written.
     stored: Option<Stored>,
     /// What we are about to make of it.
-    pending: Option<Record>,
+    pending: Option<Box<Record>>,
 }
 
 impl Slot {
     fn record(&self) -> Option<&Record> {
         self.pending
-            .as_ref()
+            .as_deref()
             .or(self.stored.as_ref().map(|stored| &stored.record))
     }
 }
@@ -126,6 +126,11 @@ impl Index {
             .unwrap_or_default();
         let after = facts.status.addresses.clone();
         self.services.insert(key.clone(), facts);
+        let held = self.held.get(&key).into_iter().flatten();
+        let held: Vec<_> = held.map(|(_, address)| *address).collect();
+        for address in held {
+            self.store_once(address);
+        }
         self.show(&key, &before, &after, now);
         !same
     }
@@ -173,7 +178,36 @@ impl Index {
             self.waiting.wake_address(address, &mut self.woken);
         }
         self.set_slot(address, Some(slot), now);
+        self.store_once(address);
         news
+    }
+
+    /// A record mostly says of its Services what they say themselves: that is kept in memory once.
+    fn store_once(&mut self, address: IpAddr) {
+        let Some(stored) = self
+            .slots
+            .get_mut(&address)
+            .and_then(|slot| slot.stored.as_mut())
+        else {
+            return;
+        };
+        if let Some((name, _)) = self.pools.get_name(&stored.record.eip) {
+            stored.record.eip = name.clone();
+        }
+        for entry in &mut stored.record.entries {
+            let Some(facts) = self.services.get(&entry.service) else {
+                continue;
+            };
+            entry.service = facts.key.clone();
+            if entry.uid == facts.uid {
+                entry.uid = facts.uid.clone();
+            }
+            if let Some(request) = &facts.request
+                && request.terms == entry.terms
+            {
+                entry.terms = request.terms.clone();
+            }
+        }
     }
 
     /// Takes in that the object with this uid is gone.
@@ -233,6 +267,14 @@ impl Index {
     #[must_use]
     pub fn has_leftovers(&self, key: &ServiceKey) -> bool {
         self.decide(key).0.is_some()
+    }
+
+    /// Whether the Service waits for something.
+    #[must_use]
+    pub fn waits(&self, key: &ServiceKey) -> bool {
+        self.services
+            .get(key)
+            .is_some_and(|service| self.waiting.contains(service.created, key))
     }
 
     /// Names of all Services that are known, of those that only hold something too.
@@ -333,13 +375,6 @@ impl Index {
         }
         facts.version = version.clone();
         let before = std::mem::replace(&mut facts.status, status.clone()).addresses;
-        if let Some(name) = &status.eip {
-            facts
-                .labels
-                .insert(openelb_api::keys::EIP.to_owned(), name.to_string());
-        } else {
-            facts.labels.remove(openelb_api::keys::EIP);
-        }
         self.show(key, &before, &status.addresses, now);
     }
 

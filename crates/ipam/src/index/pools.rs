@@ -34,6 +34,11 @@ impl Pools {
         self.entries.get(name)
     }
 
+    /// An Eip with its name as it is kept.
+    pub(super) fn get_name(&self, name: &str) -> Option<(&Arc<str>, &Entry)> {
+        self.entries.get_key_value(name)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
         self.entries.iter()
     }

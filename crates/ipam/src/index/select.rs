@@ -28,13 +28,14 @@ impl Index {
         if let Some(name) = &request.eip {
             return self.explicit(service, name);
         }
+        let labels = service.labels.to_map();
         let mut rejected = Vec::new();
         let mut bound = Vec::new();
         let mut unbound = Vec::new();
         let mut default = Vec::new();
         for (name, entry) in self.pools.iter() {
             let pool = &entry.pool;
-            let fits = self.fits(service, entry);
+            let fits = self.fits(service, &labels, entry);
             let other_protocol = request
                 .protocol
                 .is_some_and(|protocol| protocol != pool.protocol);
@@ -100,7 +101,7 @@ impl Index {
             Some(Closed::Deleting) => reject("is being deleted"),
             None if entry.pool.binding.strict
                 && entry.pool.binding.is_bound()
-                && !self.fits(service, entry) =>
+                && !self.fits(service, &service.labels.to_map(), entry) =>
             {
                 reject("is strictly bound to others")
             }
@@ -117,13 +118,18 @@ impl Index {
         }
     }
 
-    pub(super) fn fits(&self, service: &ServiceFacts, entry: &Entry) -> bool {
+    pub(super) fn fits(
+        &self,
+        service: &ServiceFacts,
+        labels: &BTreeMap<String, String>,
+        entry: &Entry,
+    ) -> bool {
         let none = BTreeMap::new();
         let namespace = self.namespaces.get(&service.key.namespace).unwrap_or(&none);
         entry
             .pool
             .binding
-            .fits(&service.key.namespace, namespace, &service.labels)
+            .fits(&service.key.namespace, namespace, labels)
     }
 
     /// The address to give from these Eips: the lowest free one of the first Eip with room; where

@@ -31,6 +31,10 @@ impl Waiting {
         self.places.len()
     }
 
+    pub(super) fn contains(&self, created: i64, key: &ServiceKey) -> bool {
+        self.places.contains_key(&(created, key.clone()))
+    }
+
     /// Puts a Service in the queue, or changes what it waits for.
     pub(super) fn insert(&mut self, created: i64, key: &ServiceKey, needs: Needs) {
         let place = (created, key.clone());

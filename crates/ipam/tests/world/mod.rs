@@ -8,7 +8,7 @@ use openelb_api::Family;
 use openelb_api::v1alpha2::{Eip, EipSpec};
 use openelb_ipam::ledger::{Answer, Call, Step, Stored, Transaction};
 use openelb_ipam::sharing::{Port, Terms};
-use openelb_ipam::{Index, Request, ServiceFacts, ServiceKey, ServiceStatus, Uid, Version};
+use openelb_ipam::{Index, Pairs, Request, ServiceFacts, ServiceKey, ServiceStatus, Uid, Version};
 
 /// The API server, the index, and the time.
 #[derive(Default)]
@@ -67,7 +67,7 @@ impl World {
             version: version.clone(),
             generation: None,
             created,
-            labels: BTreeMap::new(),
+            labels: Pairs::default(),
             request: None,
             status: ServiceStatus::default(),
             load_balancer: true,

@@ -4,7 +4,8 @@
 //! What should be follows from the same pure functions that the speakers use; what is, from what
 //! they report: for each node and peer the digest of the routes really sent, and for layer 2 the
 //! announcer in the EipAddress. Only the leader writes. A write says something new or is not made,
-//! and is paced: nothing here may delay the work on addresses.
+//! goes out one at a time, paced, and when the work on addresses rests: nothing here may delay it.
+//! For the same reason what the watches say is always taken in at once, also while a write is under way.
 
 mod bgp;
 mod verdict;
@@ -15,47 +16,65 @@ use std::time::Duration;
 use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service as ApiService;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use openelb_api::keys;
 use openelb_api::v1alpha2::{BgpConf, BgpPeer};
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::calm::Calm;
+use super::execute::REQUEST;
 use crate::announce::ServiceKey;
-use crate::picture::{Kind, Picture, changes};
+use crate::picture::{Change, Kind, Picture, changes};
 use crate::process::Context;
 use verdict::{Agreed, Verdict};
 
-const KINDS: [Kind; 7] = [
+/// Kinds that the picture is made of: watched for it alone, and seen by address management too.
+const WATCHED: [Kind; 4] = [
     Kind::Node,
-    Kind::Service,
     Kind::EndpointSlice,
-    Kind::Eip,
-    Kind::EipAddress,
     Kind::BgpConf,
     Kind::BgpPeer,
 ];
+const SHARED: [Kind; 3] = [Kind::Service, Kind::Eip, Kind::EipAddress];
 
 /// Changes settle for this long before they are judged.
 const SETTLE: Duration = Duration::from_millis(500);
+/// How much longer they may go unjudged while addresses are worked on.
+const UNJUDGED: Duration = Duration::from_millis(1500);
 /// The least time between two writes: at most 50 in a second.
 const PACE: Duration = Duration::from_millis(20);
+/// How long a write waits at most for addresses to rest, after the one before it.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// The pause after a write that failed.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
-/// Starts the task; it ends with `Context::shutdown`.
-pub(crate) fn start(context: &Context, leading: watch::Receiver<bool>) {
+/// Starts the task; it ends with `Context::shutdown`. `seen` says what address management sees.
+pub(crate) fn start(
+    context: &Context,
+    leading: watch::Receiver<bool>,
+    calm: Calm,
+    seen: mpsc::Receiver<Change>,
+) {
     let task = Task {
         context: context.clone(),
         leading,
-        picture: Picture::new(&KINDS, None),
+        calm,
+        picture: Picture::new(&[&WATCHED[..], &SHARED].concat(), None),
         agreed: Agreed::default(),
         waiting: VecDeque::new(),
+        writing: JoinSet::new(),
+        free_at: Instant::now(),
     };
     tokio::spawn(
         context
             .shutdown
             .clone()
-            .run_until_cancelled_owned(task.run()),
+            .run_until_cancelled_owned(task.run(seen)),
     );
 }
 
@@ -70,22 +89,23 @@ enum Write {
 struct Task {
     context: Context,
     leading: watch::Receiver<bool>,
+    calm: Calm,
     picture: Picture,
     agreed: Agreed,
     waiting: VecDeque<Write>,
+    /// The write that is under way; what is left of it where it failed.
+    writing: JoinSet<Option<Write>>,
+    /// When the next write may begin.
+    free_at: Instant,
 }
 
 impl Task {
-    async fn run(mut self) {
-        let mut watches = changes(&self.context.client, &self.context.namespace, &KINDS);
+    async fn run(mut self, mut seen: mpsc::Receiver<Change>) {
+        let mut watches = changes(&self.context.client, &self.context.namespace, &WATCHED);
         let mut judge_at: Option<Instant> = None;
+        let (mut calm_to_judge, mut calm_to_write) = (self.calm.clone(), self.calm.clone());
         loop {
-            let timer = async {
-                match judge_at {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let free_at = self.free_at;
             tokio::select! {
                 change = watches.next() => {
                     let Some(change) = change else { return };
@@ -93,14 +113,22 @@ impl Task {
                     while let Some(Some(change)) = watches.next().now_or_never() {
                         changed |= self.picture.apply(change, Timestamp::now());
                     }
-                    if changed && judge_at.is_none() {
-                        judge_at = Some(Instant::now() + SETTLE);
+                    if changed {
+                        judge_at.get_or_insert_with(|| Instant::now() + SETTLE);
+                    }
+                }
+                change = seen.recv() => {
+                    let Some(change) = change else { return };
+                    if self.picture.apply(change, Timestamp::now()) {
+                        judge_at.get_or_insert_with(|| Instant::now() + SETTLE);
                     }
                 }
                 // Without an election nobody says that this changes; whoever leads then always does.
                 Ok(()) = self.leading.changed() => judge_at = Some(Instant::now()),
-                () = timer => judge_at = self.judge(),
-                () = sleep(PACE), if !self.waiting.is_empty() => self.write_next().await,
+                () = when_calm(judge_at, UNJUDGED, &mut calm_to_judge) => judge_at = self.judge(),
+                () = when_calm(Some(free_at), PATIENCE, &mut calm_to_write),
+                    if !self.waiting.is_empty() && self.writing.is_empty() => self.write_next(),
+                Some(done) = self.writing.join_next() => self.written(done.ok().flatten()),
             }
         }
     }
@@ -148,16 +176,47 @@ impl Task {
         Some(Instant::now() + Duration::try_from(left).unwrap_or_default())
     }
 
-    async fn write_next(&mut self) {
+    fn write_next(&mut self) {
         let Some(write) = self.waiting.pop_front() else {
             return;
         };
-        let client = self.context.client.clone();
-        let params = PatchParams {
-            field_manager: Some("openelb-controller".to_owned()),
-            ..PatchParams::default()
+        let shown = match &write {
+            Write::Service(key, _) => self.picture.announced.get(key).cloned(),
+            Write::Conf(_) | Write::Peer(..) => None,
         };
-        let done = match &write {
+        let client = self.context.client.clone();
+        self.writing.spawn(carry_out(client, write, shown));
+    }
+
+    fn written(&mut self, failed: Option<Write>) {
+        let pause = match failed {
+            None => PACE,
+            Some(write) => {
+                self.waiting.push_back(write);
+                AFTER_FAILURE
+            }
+        };
+        self.free_at = Instant::now() + pause;
+    }
+}
+
+/// Waits for a time, and from then on for addresses to rest, no longer than `patience`.
+async fn when_calm(at: Option<Instant>, patience: Duration, calm: &mut Calm) {
+    let Some(at) = at else {
+        return std::future::pending().await;
+    };
+    sleep_until(at).await;
+    calm.wait(at + patience).await;
+}
+
+/// Makes a write; returns it where it is to be made again.
+async fn carry_out(client: Client, write: Write, shown: Option<Condition>) -> Option<Write> {
+    let params = PatchParams {
+        field_manager: Some("openelb-controller".to_owned()),
+        ..PatchParams::default()
+    };
+    let request = async {
+        match &write {
             Write::Conf(body) => {
                 let api: Api<BgpConf> = Api::all(client);
                 api.patch_status(keys::BGP_CONF, &params, &Patch::Merge(body))
@@ -171,11 +230,9 @@ impl Task {
                     .map(drop)
             }
             Write::Service(key, verdict) => {
-                let api: Api<ApiService> = Api::namespaced(client, &key.namespace);
+                let api: Api<ApiService> = Api::namespaced(client.clone(), &key.namespace);
                 let condition = match verdict {
-                    Some(verdict) => {
-                        verdict.condition(self.picture.announced.get(key), Timestamp::now())
-                    }
+                    Some(verdict) => verdict.condition(shown.as_ref(), Timestamp::now()),
                     None => json!({"$patch": "delete", "type": keys::conditions::ANNOUNCED}),
                 };
                 let body = json!({"status": {"conditions": [condition]}});
@@ -183,56 +240,53 @@ impl Task {
                     .patch_status(&key.name, &params, &Patch::Strategic(&body))
                     .await;
                 if let Ok(service) = &done {
-                    self.say(service, verdict.as_ref()).await;
+                    say(client, service, verdict.as_ref()).await;
                 }
                 done.map(drop)
             }
-        };
-        match done {
-            Ok(()) => {}
-            Err(kube::Error::Api(status)) if status.is_not_found() => {}
-            Err(error) => {
-                tracing::debug!(?write, %error, "cannot write; trying again");
-                self.waiting.push_back(write);
-                sleep(Duration::from_millis(500)).await;
-            }
         }
+    };
+    match timeout(REQUEST, request).await {
+        Ok(Ok(())) => None,
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => None,
+        Ok(Err(error)) => {
+            tracing::debug!(?write, %error, "cannot write; trying again");
+            Some(write)
+        }
+        Err(_) => Some(write),
     }
+}
 
-    /// The event that goes with a changed condition, in OpenELB's words.
-    async fn say(&self, service: &ApiService, verdict: Option<&Verdict>) {
-        use kube::Resource as _;
-        use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-        let recorder = Recorder::new(
-            self.context.client.clone(),
-            Reporter::from("OpenELBController"),
-        );
-        let (type_, reason, note) = match verdict {
-            None => (
-                EventType::Normal,
-                "DelBalancer",
-                "success to withdraw announcement for service".to_owned(),
-            ),
-            Some(verdict) if verdict.status == "True" => (
-                EventType::Normal,
-                "SetBalancer",
-                format!("success to add nexthops [{}]", verdict.nodes.join(", ")),
-            ),
-            Some(verdict) if verdict.status == "False" => {
-                (EventType::Warning, "SetBalancer", verdict.message.clone())
-            }
-            // Not known yet: the next word follows.
-            Some(_) => return,
-        };
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(note.chars().take(1000).collect()),
-            action: "Announce".to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = recorder.publish(&event, &service.object_ref(&())).await {
-            tracing::debug!(%error, "an event was not written");
+/// The event that goes with a changed condition, in OpenELB's words.
+async fn say(client: Client, service: &ApiService, verdict: Option<&Verdict>) {
+    use kube::Resource as _;
+    use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+    let recorder = Recorder::new(client, Reporter::from("OpenELBController"));
+    let (type_, reason, note) = match verdict {
+        None => (
+            EventType::Normal,
+            "DelBalancer",
+            "success to withdraw announcement for service".to_owned(),
+        ),
+        Some(verdict) if verdict.status == "True" => (
+            EventType::Normal,
+            "SetBalancer",
+            format!("success to add nexthops [{}]", verdict.nodes.join(", ")),
+        ),
+        Some(verdict) if verdict.status == "False" => {
+            (EventType::Warning, "SetBalancer", verdict.message.clone())
         }
+        // Not known yet: the next word follows.
+        Some(_) => return,
+    };
+    let event = Event {
+        type_,
+        reason: reason.to_owned(),
+        note: Some(note.chars().take(1000).collect()),
+        action: "Announce".to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = recorder.publish(&event, &service.object_ref(&())).await {
+        tracing::debug!(%error, "an event was not written");
     }
 }

@@ -16,7 +16,9 @@ use kube::{
     },
 };
 use openelb_api::{
-    Labels, Tolerant, keys,
+    Tolerant,
+    bgp::Peer,
+    keys,
     v1alpha2::{BgpConf, BgpPeer, Eip, EipAddress, address_of},
     validate::{EipFacts, Holding, NodeFacts, PeerFacts, View},
 };
@@ -228,15 +230,7 @@ impl Keeper {
 }
 
 fn peer_facts(peer: &BgpPeer) -> Option<PeerFacts> {
-    let conf = peer.spec.conf.as_ref()?;
-    let nodes = match &peer.spec.node_selector {
-        Some(selector) => Labels::read("spec.nodeSelector", selector).ok()?,
-        None => Labels::default(),
-    };
-    Some(PeerFacts {
-        neighbor: conf.neighbor_address.trim().parse().ok(),
-        nodes,
-    })
+    Peer::try_from(peer).ok().as_ref().map(PeerFacts::from)
 }
 
 fn node_facts(node: &Node) -> NodeFacts {
@@ -284,6 +278,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use openelb_api::bgp::Neighbor;
     use serde_json::json;
 
     use super::*;
@@ -355,7 +350,7 @@ mod tests {
         keeper.take(News::Conf(Event::Apply(
             serde_json::from_value(conf).unwrap(),
         )));
-        let peer = json!({ "metadata": { "name": "p" }, "spec": { "conf": { "neighborAddress": "10.0.0.254" } } });
+        let peer = json!({ "metadata": { "name": "p" }, "spec": { "conf": { "neighborAddress": "10.0.0.254", "peerAs": 1 } } });
         keeper.take(News::Peer(Event::Apply(
             serde_json::from_value(peer).unwrap(),
         )));
@@ -370,7 +365,7 @@ mod tests {
         assert_eq!(view.local_as, Some(65_000));
         assert_eq!(
             view.peers().next().unwrap().1.neighbor,
-            Some(ip("10.0.0.254"))
+            Neighbor::Address(ip("10.0.0.254"))
         );
     }
 }

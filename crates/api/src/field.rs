@@ -2,13 +2,15 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 /// What is wrong with one field of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
     /// The field's path as users write it, such as `spec.timers.config.holdTime`.
     pub path: String,
-    /// The value as it was found.
-    pub value: String,
+    /// The value as it was found; null where there is none.
+    pub value: Value,
     /// What is wrong with it and what is allowed instead.
     pub reason: String,
 }
@@ -17,12 +19,12 @@ impl FieldError {
     /// Says that the value at `path` cannot be used.
     pub fn new(
         path: impl Into<String>,
-        value: impl fmt::Display,
+        value: impl Into<Value>,
         reason: impl fmt::Display,
     ) -> Self {
         Self {
             path: path.into(),
-            value: value.to_string(),
+            value: value.into(),
             reason: reason.to_string(),
         }
     }
@@ -30,7 +32,10 @@ impl FieldError {
 
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {:?} {}", self.path, self.value, self.reason)
+        match &self.value {
+            Value::Null => write!(f, "{}: {}", self.path, self.reason),
+            value => write!(f, "{}: {value} {}", self.path, self.reason),
+        }
     }
 }
 
@@ -41,6 +46,15 @@ impl std::error::Error for FieldError {}
 pub struct Invalid(Vec<FieldError>);
 
 impl Invalid {
+    /// An error where there is at least one.
+    pub(crate) fn unless_none(errors: Vec<FieldError>) -> Result<(), Self> {
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Self(errors))
+        }
+    }
+
     /// The single errors, in the order of the fields.
     #[must_use]
     pub fn errors(&self) -> &[FieldError] {
@@ -84,6 +98,11 @@ impl Errors {
     /// The value, or notes of all that is wrong with it.
     pub(crate) fn take_all<T>(&mut self, result: Result<T, Invalid>) -> Option<T> {
         result.map_err(|errors| self.0.extend(errors.0)).ok()
+    }
+
+    /// What was noted.
+    pub(crate) fn into_vec(self) -> Vec<FieldError> {
+        self.0
     }
 
     /// The finished value when nothing was noted and there is one.

@@ -26,6 +26,7 @@
 pub mod bgp;
 pub mod crd;
 mod field;
+mod interface;
 pub mod keys;
 mod pool;
 mod range;
@@ -36,6 +37,7 @@ pub mod v1alpha2;
 pub mod validate;
 
 pub use field::{FieldError, Invalid};
+pub use interface::{Interface, InterfaceError};
 pub use pool::{Binding, Closed, Pool, PoolAddresses, is_default};
 pub use range::{AddressRange, Family, RangeError, WrittenRange};
 pub use range_set::RangeSet;

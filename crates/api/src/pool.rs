@@ -28,6 +28,16 @@ pub struct PoolAddresses {
 }
 
 impl PoolAddresses {
+    /// What `spec.address` names, as far as it can be read, and what is wrong with the rest: a part that is misspelt
+    /// must not silence the others.
+    #[must_use]
+    pub fn named_by(spec: &EipSpec) -> (RangeSet, Vec<FieldError>) {
+        let mut errors = Errors::default();
+        let written = list("spec.address", &spec.address, &mut errors, &mut Vec::new());
+        let ranges = written.iter().map(|written| written.range).collect();
+        (ranges, errors.into_vec())
+    }
+
     /// Reads the three fields. Errors name every part that is no range.
     pub fn read(spec: &EipSpec) -> Result<Self, Invalid> {
         let mut errors = Errors::default();
@@ -353,7 +363,7 @@ mod tests {
     #[test]
     fn avoiding_is_bounded() {
         let message = pool(json!({"address": "0.0.0.0/0", "avoidBuggyIPs": true})).unwrap_err();
-        assert!(message.starts_with("spec.avoidBuggyIPs: \"true\" works for at most 16777216"));
+        assert!(message.starts_with("spec.avoidBuggyIPs: true works for at most 16777216"));
         assert_eq!(
             pool(json!({"address": "10.0.0.0/8", "avoidBuggyIPs": true}))
                 .unwrap()

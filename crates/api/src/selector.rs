@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
+use serde_json::Value;
 
 use crate::FieldError;
 
@@ -27,7 +28,7 @@ impl Labels {
                 "In" | "NotIn" => {
                     return Err(FieldError::new(
                         at("values"),
-                        "",
+                        Value::Null,
                         format!("must list at least one value for {operator}"),
                     ));
                 }
@@ -35,7 +36,7 @@ impl Labels {
                 "Exists" | "DoesNotExist" => {
                     return Err(FieldError::new(
                         at("values"),
-                        expression.values.clone().unwrap_or_default().join(","),
+                        expression.values.clone().unwrap_or_default(),
                         format!("must be empty for {operator}"),
                     ));
                 }
@@ -50,7 +51,7 @@ impl Labels {
         }
         Selector::try_from(selector.clone())
             .map(Self)
-            .map_err(|error| FieldError::new(path, "", error))
+            .map_err(|error| FieldError::new(path, Value::Null, error))
     }
 
     /// Whether labels fit the selector.
@@ -116,7 +117,7 @@ mod tests {
         assert_eq!(
             read(json!({"matchExpressions": [{"key": "a", "operator": "In"}]})),
             Err(
-                "spec.nodeSelector.matchExpressions[0].values: \"\" must list at least one value for In"
+                "spec.nodeSelector.matchExpressions[0].values: must list at least one value for In"
                     .to_owned()
             )
         );

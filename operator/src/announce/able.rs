@@ -10,8 +10,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::core::{Selector, SelectorExt as _};
+use openelb_api::Labels;
 
 use super::node::Node;
 use super::service::TrafficPolicy;
@@ -39,9 +38,8 @@ struct Candidates<'w> {
 impl<'w> Able<'w> {
     /// Prepares the decision.
     pub(crate) fn new(world: &'w World, now: Timestamp) -> Self {
-        let candidates = |selector: Option<&LabelSelector>| {
-            let selected =
-                |node: &Node| selector.is_none_or(|selector| selects(selector, &node.labels));
+        let candidates = |labels: Option<&Labels>| {
+            let selected = |node: &Node| labels.is_some_and(|labels| labels.matches(&node.labels));
             let nodes: BTreeMap<&str, bool> = world
                 .nodes
                 .iter()
@@ -57,9 +55,9 @@ impl<'w> Able<'w> {
             by_eip: world
                 .pools
                 .iter()
-                .map(|(name, pool)| (name.as_str(), candidates(pool.node_selector.as_ref())))
+                .map(|(name, pool)| (name.as_str(), candidates(pool.nodes.as_ref())))
                 .collect(),
-            any: candidates(None),
+            any: candidates(Some(&Labels::default())),
         }
     }
 
@@ -111,13 +109,9 @@ fn ready_or_all<'w>(
     }
 }
 
-/// Whether a selector selects these labels. One that cannot be read selects nothing.
-pub(crate) fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
-    Selector::try_from(selector.clone()).is_ok_and(|selector| selector.matches(labels))
-}
-
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
     use proptest::prelude::*;
 
     use super::*;
@@ -230,10 +224,11 @@ mod tests {
             .node(node("a").label("edge", "yes"))
             .node(node("b"))
             .pool(|pool| {
-                pool.node_selector = Some(LabelSelector {
+                let selector = LabelSelector {
                     match_labels: Some([("edge".to_owned(), "yes".to_owned())].into()),
                     ..LabelSelector::default()
-                });
+                };
+                pool.nodes = Labels::read("spec.nodeSelector", &selector).ok();
             })
             .service(service("web").ready_on("b"));
         assert_eq!(announcers(&world), ["a"]);

@@ -17,7 +17,7 @@ mod world;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub(crate) use able::{Able, selects};
+pub(crate) use able::Able;
 pub(crate) use endpoints::SliceEndpoints;
 pub(crate) use node::Node;
 pub(crate) use pool::{Holding, Pool};

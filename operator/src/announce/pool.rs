@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use openelb_api::bgp::{self, PathAttributes};
 use openelb_api::v1alpha2::{Announcer, Eip, EipAddress, Probe, Protocol};
-use openelb_bgp::{Attributes, PeerSelection};
+use openelb_api::{FieldError, Interface, InterfaceError, Labels, PoolAddresses, RangeSet};
+use openelb_bgp::{Attributes, Community, ExtendedCommunity, LargeCommunity, PeerSelection};
+use serde_json::Value;
 
 use super::service::ServiceKey;
 
@@ -15,8 +18,8 @@ use super::service::ServiceKey;
 pub(crate) struct Pool {
     /// How its addresses are announced.
     pub(crate) protocol: Protocol,
-    /// Nodes that may announce; all where `None`.
-    pub(crate) node_selector: Option<LabelSelector>,
+    /// Nodes that may announce; none where it cannot be read.
+    pub(crate) nodes: Option<Labels>,
     /// Announce addresses whose Services have no endpoint.
     pub(crate) announce_without_endpoints: bool,
     /// Path attributes of the routes.
@@ -27,61 +30,53 @@ pub(crate) struct Pool {
     pub(crate) length_v4: u8,
     /// Length of the IPv6 prefix that is announced, 1 to 128.
     pub(crate) length_v6: u8,
-    /// Layer 2: the interface expression.
-    pub(crate) interface: Option<String>,
+    /// Layer 2: the interface; `None` where it cannot be read.
+    pub(crate) interface: Option<Interface>,
     /// Layer 2: seconds between refreshes; `None` for the default, 0 for none.
     pub(crate) announce_interval: Option<u32>,
     /// Layer 2: whether to look for another host before the first use.
     pub(crate) probe: Probe,
-    /// The addresses: ranges by first and last, in the order given.
-    pub(crate) ranges: Vec<(IpAddr, IpAddr)>,
+    /// The addresses that it names.
+    pub(crate) addresses: RangeSet,
 }
 
 impl Pool {
-    /// Reads the API's object. What cannot be read of its BGP part is left out and returned in words.
-    pub(crate) fn read(eip: &Eip) -> (Self, Vec<String>) {
+    /// Reads the API's object. Parts that cannot be read are left out and returned in words.
+    pub(crate) fn read(eip: &Eip) -> (Self, Vec<FieldError>) {
         let spec = &eip.spec;
-        let bgp = spec.bgp.clone().unwrap_or_default();
-        let mut faults = Vec::new();
-        let attributes = Attributes {
-            local_pref: number(bgp.local_pref),
-            med: number(bgp.med),
-            prepend: bgp
-                .as_path_prepend
-                .map_or(0, |n| u8::try_from(n.clamp(0, 16)).unwrap_or(0)),
-            communities: parse_all(&bgp.communities, &mut faults),
-            large_communities: parse_all(&bgp.large_communities, &mut faults),
-            extended_communities: parse_all(&bgp.extended_communities, &mut faults),
-            ..Attributes::default()
-        };
-        let peers = if bgp.peers.is_empty() {
-            PeerSelection::All
-        } else {
-            PeerSelection::Only(Arc::new(
-                bgp.peers.iter().map(|name| name.as_str().into()).collect(),
-            ))
-        };
+        let (addresses, mut faults) = PoolAddresses::named_by(spec);
+        let (bgp, wrong) = spec
+            .bgp
+            .as_ref()
+            .map(PathAttributes::read)
+            .unwrap_or_default();
+        faults.extend(wrong);
+        let selector = spec.node_selector.as_ref();
+        let nodes = selector.map(|selector| Labels::read("spec.nodeSelector", selector));
+        let nodes = nodes.unwrap_or_else(|| Ok(Labels::default()));
+        let text = spec.interface.as_deref().unwrap_or_default();
+        let interface = text
+            .parse()
+            .map_err(|error: InterfaceError| FieldError::new("spec.interface", Value::Null, error));
         let pool = Self {
             protocol: spec.effective_protocol(),
-            node_selector: spec.node_selector.clone(),
+            nodes: nodes.map_err(|error| faults.push(error)).ok(),
             announce_without_endpoints: spec.announce_without_endpoints,
-            attributes: Arc::new(attributes),
-            peers,
-            length_v4: length(bgp.aggregation_length, 32),
-            length_v6: length(bgp.aggregation_length_v6, 128),
-            interface: spec.interface.clone(),
+            peers: peers(&bgp),
+            length_v4: bgp.length_v4,
+            length_v6: bgp.length_v6,
+            attributes: Arc::new(attributes(bgp)),
+            interface: interface.map_err(|error| faults.push(error)).ok(),
             announce_interval: spec.announce_interval.and_then(|s| u32::try_from(s).ok()),
             probe: spec.probe.unwrap_or_default(),
-            ranges: ranges(&spec.address),
+            addresses,
         };
         (pool, faults)
     }
 
     /// Whether the address is in the pool.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
-        self.ranges.iter().any(|(first, last)| {
-            first.is_ipv4() == address.is_ipv4() && (first..=last).contains(&&address)
-        })
+        self.addresses.contains(address)
     }
 
     /// The length of the prefix announced for an address.
@@ -94,46 +89,35 @@ impl Pool {
     }
 }
 
-/// The ranges of an Eip's address; what cannot be read is left out, its controller says so.
-fn ranges(text: &str) -> Vec<(IpAddr, IpAddr)> {
-    let range = |part: &str| {
-        if let Ok(net) = part.parse::<ipnet::IpNet>() {
-            return Some((net.network(), net.broadcast()));
-        }
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
-    };
-    text.split(',')
-        .filter_map(|part| range(part.trim()))
-        .collect()
-}
-
-/// A number of the API's 64-bit integers that fits the wire's 32 bits.
-fn number(value: Option<i64>) -> Option<u32> {
-    value.and_then(|value| u32::try_from(value).ok())
-}
-
-fn length(value: Option<i64>, max: u8) -> u8 {
-    value
-        .and_then(|value| u8::try_from(value).ok())
-        .filter(|length| (1..=max).contains(length))
-        .unwrap_or(max)
-}
-
-fn parse_all<T>(texts: &[String], faults: &mut Vec<String>) -> BTreeSet<T>
-where
-    T: std::str::FromStr<Err: std::fmt::Display> + Ord,
-{
-    let mut values = BTreeSet::new();
-    for text in texts {
-        match text.parse::<T>() {
-            Ok(value) => {
-                values.insert(value);
-            }
-            Err(error) => faults.push(error.to_string()),
-        }
+fn peers(bgp: &PathAttributes) -> PeerSelection {
+    if bgp.peers.is_empty() {
+        return PeerSelection::All;
     }
-    values
+    let names = bgp.peers.iter().map(|name| name.as_str().into());
+    PeerSelection::Only(Arc::new(names.collect()))
+}
+
+/// Path attributes in the terms of the protocol.
+fn attributes(bgp: PathAttributes) -> Attributes {
+    let large = |large: bgp::LargeCommunity| LargeCommunity {
+        global: large.administrator,
+        local1: large.first,
+        local2: large.second,
+    };
+    let extended = |extended: bgp::ExtendedCommunity| ExtendedCommunity(extended.0);
+    Attributes {
+        local_pref: bgp.local_pref,
+        med: bgp.med,
+        prepend: bgp.prepend,
+        communities: bgp
+            .communities
+            .into_iter()
+            .map(|community| Community(community.0))
+            .collect(),
+        large_communities: bgp.large_communities.into_iter().map(large).collect(),
+        extended_communities: bgp.extended_communities.into_iter().map(extended).collect(),
+        ..Attributes::default()
+    }
 }
 
 /// An EipAddress that Services hold.
@@ -175,5 +159,67 @@ impl Holding {
                 version: object.metadata.resource_version.clone().unwrap_or_default(),
             },
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(spec: Value) -> (Pool, Vec<String>) {
+        let (pool, faults) = Pool::read(&Eip::new("pool", serde_json::from_value(spec).unwrap()));
+        (pool, faults.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn an_eips_bgp_part_is_what_its_routes_carry() {
+        let (pool, faults) = read(json!({"address": "192.0.2.0/24", "bgp": {
+            "aggregationLength": 24, "localPref": 200, "med": 7, "asPathPrepend": 2,
+            "communities": ["no-export"], "largeCommunities": ["65000:1:2"],
+            "extendedCommunities": ["rt:65000:100"], "peers": ["spine"]
+        }}));
+        assert!(faults.is_empty(), "{faults:?}");
+        assert_eq!((pool.length_v4, pool.length_v6), (24, 128));
+        let attributes = &*pool.attributes;
+        assert_eq!(
+            (attributes.local_pref, attributes.med),
+            (Some(200), Some(7))
+        );
+        assert_eq!(attributes.prepend, 2);
+        assert_eq!(attributes.communities, [Community::NO_EXPORT].into());
+        let large = LargeCommunity {
+            global: 65000,
+            local1: 1,
+            local2: 2,
+        };
+        assert_eq!(attributes.large_communities, [large].into());
+        let extended = ExtendedCommunity(0x0002_fde8_0000_0064);
+        assert_eq!(attributes.extended_communities, [extended].into());
+        assert!(pool.peers.contains("spine") && !pool.peers.contains("other"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_out_and_named() {
+        let (pool, faults) = read(json!({
+            "address": "192.0.2.1,nonsense", "interface": "lo",
+            "nodeSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]},
+            "bgp": {"communities": ["no-export", "65536:1"]}
+        }));
+        assert!(pool.contains("192.0.2.1".parse().unwrap()));
+        assert_eq!(pool.attributes.communities, [Community::NO_EXPORT].into());
+        assert!(pool.nodes.is_none() && pool.interface.is_none());
+        for path in [
+            "spec.address: \"nonsense\"",
+            "spec.bgp.communities[1]: \"65536:1\"",
+            "spec.nodeSelector.matchExpressions[0].operator: \"Like\"",
+            "spec.interface: ",
+        ] {
+            assert!(
+                faults.iter().any(|fault| fault.starts_with(path)),
+                "{path} in {faults:?}"
+            );
+        }
     }
 }

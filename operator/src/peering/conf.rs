@@ -1,11 +1,12 @@
 //! The speakers' own side: AS number, router id, listeners, defaults for peers.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use openelb_api::keys;
-use openelb_api::v1alpha2::{self as api, BgpConfSpec};
-use openelb_bgp::{BGP_PORT, Family, GracefulRestart};
+use openelb_api::bgp::{self, Speaker};
+use openelb_api::{self as api, FieldError, keys};
+use openelb_bgp::{Family, GracefulRestart};
 
 use crate::announce::Node;
 
@@ -26,57 +27,29 @@ pub(crate) struct Identity {
     pub(crate) families: Vec<Family>,
 }
 
-/// What is wrong with a BgpConf or BgpPeer, with the field and what to do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
-pub(crate) struct Fault {
-    field: &'static str,
-    problem: String,
-}
-
-/// Makes a fault.
-pub(crate) fn fault(field: &'static str, problem: impl Into<String>) -> Fault {
-    Fault {
-        field,
-        problem: problem.into(),
-    }
-}
-
-/// Reads a BgpConf for a node.
+/// What the speakers' own side means for a node.
 ///
 /// On a node whose rack label is set, and where `asPerRack` is given, the rack decides the AS number
-/// and the node's own address is the router id, as OpenELB had it.
-pub(crate) fn identity(spec: &BgpConfSpec, name: &str, node: &Node) -> Result<Identity, Fault> {
+/// and the node's own address is the router id, as OpenELB had it. Fails only where the rack has no
+/// number and the BgpConf none for the rest.
+pub(crate) fn identity(speaker: &Speaker, name: &str, node: &Node) -> Result<Identity, FieldError> {
     let rack = node.labels.get(keys::RACK).filter(|rack| !rack.is_empty());
-    let per_rack = spec.as_per_rack.as_ref().zip(rack);
-    let rack_as = per_rack.and_then(|(map, rack)| map.get(rack).copied());
-    let asn = rack_as.filter(|asn| *asn > 0).or(spec.as_number);
-    let asn = match asn {
-        Some(asn) => u32::try_from(asn).ok().filter(|asn| *asn > 0),
-        None => None,
-    };
-    let asn = asn.ok_or_else(|| fault("spec.as", "set it to an AS number from 1 to 4294967295"))?;
-    let router_id = if spec.router_id.is_empty() || per_rack.is_some() {
-        own_router_id(name, node)
-    } else {
-        let id = spec
-            .router_id
-            .parse::<Ipv4Addr>()
-            .ok()
-            .filter(|id| !id.is_unspecified());
-        id.ok_or_else(|| {
-            let text = &spec.router_id;
-            fault(
-                "spec.routerId",
-                format!("{text:?} is no IPv4 address; set one, or leave it out"),
-            )
-        })?
-    };
+    let rack = rack.map(String::as_str);
+    let asn = speaker.as_number_in(rack).ok_or_else(|| {
+        let reason = match rack {
+            Some(rack) => format!("is needed: spec.asPerRack has no number for rack {rack:?}"),
+            None => "is needed: this node has no rack".to_owned(),
+        };
+        FieldError::new("spec.as", None::<u32>, reason)
+    })?;
+    let given = speaker
+        .router_id
+        .filter(|_| speaker.as_per_rack.is_none() || rack.is_none());
     Ok(Identity {
         asn,
-        router_id,
-        listen: listen(spec)?,
-        families: families(&spec.families)?,
+        router_id: given.unwrap_or_else(|| own_router_id(name, node)),
+        listen: listen(speaker),
+        families: families(&speaker.families.announced),
     })
 }
 
@@ -95,78 +68,49 @@ fn own_router_id(name: &str, node: &Node) -> Ipv4Addr {
     })
 }
 
-fn listen(spec: &BgpConfSpec) -> Result<Vec<SocketAddr>, Fault> {
-    let port = match spec.listen_port {
-        None | Some(0) => BGP_PORT,
-        Some(-1) => return Ok(Vec::new()),
-        Some(port) => u16::try_from(port).map_err(|_| {
-            fault(
-                "spec.listenPort",
-                format!("{port} is no port; -1 means none, 0 means 179"),
-            )
-        })?,
+fn listen(speaker: &Speaker) -> Vec<SocketAddr> {
+    let Some(port) = speaker.port else {
+        return Vec::new();
     };
-    if spec.listen_addresses.is_empty() {
-        return Ok(vec![
-            SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
-            SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port)),
-        ]);
-    }
-    let addresses = spec.listen_addresses.iter().map(|text| {
-        let address = text.trim().parse::<IpAddr>();
-        address.map(|ip| SocketAddr::from((ip, port))).map_err(|_| {
-            fault(
-                "spec.listenAddresses",
-                format!("{text:?} is no IPv4 or IPv6 address"),
-            )
-        })
-    });
-    addresses.collect()
+    let all = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let addresses: &[IpAddr] = if speaker.listen.is_empty() {
+        &all
+    } else {
+        &speaker.listen
+    };
+    addresses
+        .iter()
+        .map(|ip| SocketAddr::from((*ip, port)))
+        .collect()
 }
 
-/// GoBGP's indexes: 0 and 1 are the families we announce; others are no error, they stay without use.
-fn families(indexes: &[i64]) -> Result<Vec<Family>, Fault> {
-    if indexes.is_empty() {
-        return Ok(Family::ALL.to_vec());
-    }
-    let families: Vec<Family> = [(0, Family::Ipv4), (1, Family::Ipv6)]
-        .into_iter()
-        .filter(|(index, _)| indexes.contains(index))
-        .map(|(_, family)| family)
-        .collect();
-    if families.is_empty() {
-        let problem = "none of them is announced; use 0 (IPv4 unicast), 1 (IPv6 unicast), or both";
-        return Err(fault("spec.families", problem));
-    }
-    Ok(families)
+/// Families in the terms of the protocol.
+pub(super) fn families(announced: &BTreeSet<api::Family>) -> Vec<Family> {
+    let family = |family: &api::Family| match family {
+        api::Family::V4 => Family::Ipv4,
+        api::Family::V6 => Family::Ipv6,
+    };
+    announced.iter().map(family).collect()
 }
 
-/// Graceful restart as a BgpConf or BgpPeer asks for it; `None` where it is off, or only to help
-/// others (we take no routes that a restarting peer could lose).
-pub(crate) fn graceful_restart(
-    spec: Option<&api::GracefulRestart>,
-    hold: Duration,
-) -> Option<GracefulRestart> {
-    let spec = spec.filter(|spec| spec.enabled && !spec.helper_only)?;
-    let time = spec
-        .restart_time
-        .and_then(|seconds| u64::try_from(seconds).ok());
-    let time = time
-        .filter(|seconds| *seconds > 0)
-        .map_or(hold, Duration::from_secs);
-    Some(GracefulRestart {
-        restart_time: time.min(Duration::from_secs(4095)),
-        notification: spec.notification_enabled,
-        long_lived: if spec.longlived_enabled {
+/// Graceful restart in the terms of the protocol; a peer keeps routes for the hold time where no
+/// other is given.
+pub(super) fn graceful_restart(restart: bgp::GracefulRestart, hold: Duration) -> GracefulRestart {
+    let given = restart.restart_time.map(u64::from).map(Duration::from_secs);
+    GracefulRestart {
+        restart_time: given.unwrap_or(hold).min(Duration::from_secs(4095)),
+        notification: restart.notification,
+        long_lived: if restart.long_lived {
             LONG_LIVED_STALE
         } else {
             Duration::ZERO
         },
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use openelb_api::v1alpha2::{self as wire, BgpConfSpec};
     use serde_json::{Value, json};
 
     use super::*;
@@ -184,7 +128,8 @@ mod tests {
 
     fn read(spec: Value, node: &Node) -> Result<Identity, String> {
         let spec: BgpConfSpec = serde_json::from_value(spec).unwrap();
-        identity(&spec, "worker-1", node).map_err(|fault| fault.to_string())
+        let speaker = Speaker::try_from(&spec).map_err(|error| error.to_string())?;
+        identity(&speaker, "worker-1", node).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -247,32 +192,24 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong_and_where() {
-        let node = node(&["10.0.0.1"], None);
-        for (spec, field) in [
-            (json!({}), "spec.as"),
-            (json!({"as": 0}), "spec.as"),
-            (json!({"as": 4_294_967_296_i64}), "spec.as"),
-            (json!({"as": 1, "routerId": "fd00::1"}), "spec.routerId"),
-            (json!({"as": 1, "listenPort": 70000}), "spec.listenPort"),
-            (
-                json!({"as": 1, "listenAddresses": ["eth0"]}),
-                "spec.listenAddresses",
-            ),
-            (json!({"as": 1, "families": [2]}), "spec.families"),
-        ] {
-            assert!(read(spec, &node).unwrap_err().starts_with(field), "{field}");
-        }
+    fn a_node_of_a_rack_without_a_number_is_told_so() {
+        let spec = json!({"asPerRack": {"r1": 65001}});
+        let refusal = |rack| read(spec.clone(), &node(&["10.0.0.1"], rack)).unwrap_err();
+        assert_eq!(
+            refusal(Some("r2")),
+            "spec.as: is needed: spec.asPerRack has no number for rack \"r2\""
+        );
+        assert_eq!(refusal(None), "spec.as: is needed: this node has no rack");
     }
 
     #[test]
     fn graceful_restart_lasts_the_hold_time_unless_told_otherwise() {
         let read = |value| {
-            let spec: api::GracefulRestart = serde_json::from_value(value).unwrap();
-            graceful_restart(Some(&spec), Duration::from_secs(90))
+            let spec: wire::GracefulRestart = serde_json::from_value(value).unwrap();
+            let restart = bgp::GracefulRestart::read(&spec).unwrap();
+            restart.map(|restart| graceful_restart(restart, Duration::from_secs(90)))
         };
         assert_eq!(read(json!({})), None);
-        assert_eq!(read(json!({"enabled": true, "helperOnly": true})), None);
         let plain = read(json!({"enabled": true})).unwrap();
         assert_eq!(plain.restart_time, Duration::from_secs(90));
         assert!(!plain.notification && plain.long_lived.is_zero());

@@ -11,4 +11,4 @@ mod plan;
 pub(crate) use digest::digest;
 #[cfg(test)]
 pub(crate) use plan::Trouble;
-pub(crate) use plan::{Credential, Credentials, PeerObject, Plan, plan, rivals, selector_fault};
+pub(crate) use plan::{ConfObject, Credential, Credentials, PeerObject, Plan, plan, rivals};

@@ -1,289 +1,112 @@
 //! One peer.
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use openelb_api::v1alpha2::{self as api, BgpPeerSpec, DynamicAsn};
+use openelb_api::FieldError;
+use openelb_api::bgp::{self, Neighbor, Peer};
 use openelb_bgp::{
-    AdminState, BfdConfig, ConfigError, Family, GracefulRestart, Hops, Password, PeerAddress,
-    PeerConfig, RemoteAs, Timers,
+    AdminState, BfdConfig, ConfigError, Family, Hops, Password, PeerAddress, PeerConfig, RemoteAs,
+    Timers,
 };
+use serde_json::Value;
 
-use super::conf::{Fault, fault, graceful_restart};
+use super::conf::{self, graceful_restart};
 
 /// What applies to all peers of a node.
 pub(crate) struct Defaults<'a> {
     /// The families that are announced at all.
     pub(crate) families: &'a [Family],
     /// Graceful restart of the BgpConf.
-    pub(crate) graceful_restart: Option<&'a api::GracefulRestart>,
+    pub(crate) graceful_restart: Option<bgp::GracefulRestart>,
 }
 
-/// Reads a BgpPeer. The password is passed in; where it comes from is no matter of the object alone.
+/// A peer in the terms of the protocol. The password is passed in; where it comes from is no matter of the object alone.
 pub(crate) fn config(
-    spec: &BgpPeerSpec,
+    peer: &Peer,
     defaults: &Defaults<'_>,
     password: Option<&str>,
-) -> Result<PeerConfig, Fault> {
-    let conf = spec.conf.as_ref().ok_or_else(|| {
-        fault(
-            "spec.conf",
-            "it is missing; set conf.neighborAddress and conf.peerAs",
-        )
-    })?;
-    let address = address(conf)?;
-    let timers = timers(spec)?;
-    let families = families(spec, &address, defaults.families)?;
-    let hops = hops(spec)?;
+) -> Result<PeerConfig, FieldError> {
+    let timers = timers(peer.timers);
+    let hops = hops(peer.hops);
+    let restart = peer.graceful_restart.unwrap_or(defaults.graceful_restart);
     let config = PeerConfig {
-        remote_port: match spec.transport.as_ref().and_then(|t| t.remote_port) {
-            None | Some(0) => openelb_bgp::BGP_PORT,
-            Some(port) => u16::try_from(port)
-                .map_err(|_| fault("spec.transport.remotePort", format!("{port} is no port")))?,
+        address: address(&peer.neighbor),
+        remote_port: peer.port,
+        remote_as: match peer.remote_as {
+            bgp::RemoteAs::Exactly(number) => RemoteAs::Exactly(number),
+            bgp::RemoteAs::Internal => RemoteAs::Internal,
+            bgp::RemoteAs::External => RemoteAs::External,
         },
-        remote_as: remote_as(spec, conf)?,
-        local_as: match conf.local_as {
-            None | Some(0) => None,
-            Some(asn) => Some(as_number("spec.conf.localAs", asn)?),
-        },
-        description: conf.description.clone(),
+        local_as: peer.local_as,
+        description: peer.description.clone(),
         password: password.map(Password::new),
-        graceful_restart: restart(spec, defaults, &timers),
+        graceful_restart: restart.map(|restart| graceful_restart(restart, timers.hold)),
         timers,
         hops,
-        source: source(spec)?,
+        source: peer.source,
         interface: None,
-        passive: spec.transport.as_ref().is_some_and(|t| t.passive_mode),
-        add_path_send: spec.afi_safis.iter().any(sends_several),
+        passive: peer.passive,
+        families: families(peer, defaults.families)?,
+        add_path_send: peer.several_paths,
         extended_next_hop: true,
-        bfd: spec
-            .bfd
-            .as_ref()
-            .filter(|bfd| bfd.enabled)
-            .map(|bfd| bfd_config(bfd, hops)),
-        admin: if conf.admin_down {
+        bfd: peer.bfd.map(|bfd| bfd_config(bfd, hops)),
+        admin: if peer.admin_down {
             AdminState::Down("conf.adminDown is set".to_owned())
         } else {
             AdminState::Up
         },
-        address,
-        families,
     };
     config
         .check()
-        .map_err(|error| fault(field_of(&error), error.to_string()))?;
+        .map_err(|error| FieldError::new(field_of(&error), Value::Null, error))?;
     Ok(config)
 }
 
-/// The peer's identity, by which two BgpPeers collide.
-pub(crate) fn address(conf: &api::PeerConf) -> Result<PeerAddress, Fault> {
-    let text = conf.neighbor_address.trim();
-    let interface = conf.neighbor_interface.trim();
-    if text.is_empty() {
-        return if interface.is_empty() {
-            Err(fault(
-                "spec.conf.neighborAddress",
-                "it is missing; set the address of the router",
-            ))
-        } else {
-            Ok(PeerAddress::Interface(interface.to_owned()))
-        };
-    }
-    let (text, zone) = text.split_once('%').unwrap_or((text, interface));
-    let address: IpAddr = text.parse().map_err(|_| {
-        fault(
-            "spec.conf.neighborAddress",
-            format!("{text:?} is no IPv4 or IPv6 address"),
-        )
-    })?;
-    match address {
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => link_local(v6, zone),
-        other => Ok(PeerAddress::Ip(other)),
+/// Where the protocol finds the peer.
+fn address(neighbor: &Neighbor) -> PeerAddress {
+    match neighbor {
+        Neighbor::Address(ip) => PeerAddress::Ip(*ip),
+        Neighbor::LinkLocal(ip, interface) => PeerAddress::LinkLocal(*ip, interface.clone()),
+        Neighbor::Interface(interface) => PeerAddress::Interface(interface.clone()),
     }
 }
 
-fn link_local(address: Ipv6Addr, zone: &str) -> Result<PeerAddress, Fault> {
-    if zone.is_empty() {
-        let problem = format!("{address} is link-local: set conf.neighborInterface as well");
-        return Err(fault("spec.conf.neighborAddress", problem));
-    }
-    Ok(PeerAddress::LinkLocal(address, zone.to_owned()))
-}
-
-fn as_number(field: &'static str, asn: i64) -> Result<u32, Fault> {
-    u32::try_from(asn)
-        .ok()
-        .filter(|asn| *asn > 0)
-        .ok_or_else(|| fault(field, format!("{asn} is no AS number; set 1 to 4294967295")))
-}
-
-fn remote_as(spec: &BgpPeerSpec, conf: &api::PeerConf) -> Result<RemoteAs, Fault> {
-    match (spec.dynamic_asn, conf.peer_as) {
-        (Some(DynamicAsn::Internal), _) => Ok(RemoteAs::Internal),
-        (Some(DynamicAsn::External), _) => Ok(RemoteAs::External),
-        (None, Some(asn)) => as_number("spec.conf.peerAs", asn).map(RemoteAs::Exactly),
-        (None, None) => Err(fault(
-            "spec.conf.peerAs",
-            "it is missing; set the router's AS number, or dynamicAsn",
-        )),
+fn timers(timers: bgp::Timers) -> Timers {
+    let seconds = |seconds: u16| Duration::from_secs(seconds.into());
+    Timers {
+        hold: seconds(timers.hold),
+        keepalive: timers.keepalive.map(seconds),
+        connect_retry: seconds(timers.connect_retry),
     }
 }
 
-fn timers(spec: &BgpPeerSpec) -> Result<Timers, Fault> {
-    let none = api::TimersConfig::default();
-    let config = spec
-        .timers
-        .as_ref()
-        .and_then(|timers| timers.config.as_ref())
-        .unwrap_or(&none);
-    let defaults = Timers::default();
-    // GoBGP takes 0 of the retry and keepalive timers for "not given".
-    let positive =
-        |field, text| Ok(seconds(field, text)?.filter(|time: &Duration| !time.is_zero()));
-    Ok(Timers {
-        hold: seconds("spec.timers.config.holdTime", &config.hold_time)?.unwrap_or(defaults.hold),
-        keepalive: positive(
-            "spec.timers.config.keepaliveInterval",
-            &config.keepalive_interval,
-        )?,
-        connect_retry: positive("spec.timers.config.connectRetry", &config.connect_retry)?
-            .unwrap_or(defaults.connect_retry),
-    })
-}
-
-/// Seconds written as a string, as protobuf's JSON has its 64-bit integers.
-fn seconds(field: &'static str, text: &str) -> Result<Option<Duration>, Fault> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let number = text.trim().parse::<u32>().map_err(|_| {
-        fault(
-            field,
-            format!("{text:?} is no number of seconds; write it as \"90\""),
-        )
-    })?;
-    Ok(Some(Duration::from_secs(number.into())))
-}
-
-fn hops(spec: &BgpPeerSpec) -> Result<Hops, Fault> {
-    let multihop = spec
-        .ebgp_multihop
-        .as_ref()
-        .filter(|multihop| multihop.enabled);
-    let security = spec.ttl_security.filter(|hops| *hops > 0);
-    let byte = |field, value: i64| {
-        u8::try_from(value).map_err(|_| fault(field, format!("{value} is not within 1 to 255")))
-    };
-    match (multihop, security) {
-        (None, None) => Ok(Hops::Direct),
-        (None, Some(hops)) => Ok(Hops::Security(byte("spec.ttlSecurity", hops)?)),
-        (Some(multihop), None) => match multihop.multihop_ttl {
-            None | Some(0) => Ok(Hops::Multihop(255)),
-            Some(ttl) => Ok(Hops::Multihop(byte("spec.ebgpMultihop.multihopTtl", ttl)?)),
-        },
-        (Some(_), Some(_)) => Err(fault(
-            "spec.ttlSecurity",
-            "it cannot be combined with ebgpMultihop; say the distance in ttlSecurity alone",
-        )),
+fn hops(hops: bgp::Hops) -> Hops {
+    match hops {
+        bgp::Hops::Direct => Hops::Direct,
+        bgp::Hops::Multihop(ttl) => Hops::Multihop(ttl),
+        bgp::Hops::Security(hops) => Hops::Security(hops),
     }
 }
 
-fn source(spec: &BgpPeerSpec) -> Result<Option<IpAddr>, Fault> {
-    let text = spec
-        .source_address
-        .as_deref()
-        .map(str::trim)
-        .filter(|text| !text.is_empty());
-    text.map(|text| {
-        text.parse().map_err(|_| {
-            fault(
-                "spec.sourceAddress",
-                format!("{text:?} is no IPv4 or IPv6 address"),
-            )
-        })
-    })
-    .transpose()
-}
-
-/// The families asked for (the one of the address where none is), as far as they are announced.
-fn families(
-    spec: &BgpPeerSpec,
-    address: &PeerAddress,
-    announced: &[Family],
-) -> Result<Vec<Family>, Fault> {
-    let own = match address {
-        PeerAddress::Ip(IpAddr::V4(_)) => Family::Ipv4,
-        _ => Family::Ipv6,
-    };
-    let mut wanted = Vec::new();
-    for entry in &spec.afi_safis {
-        let family = entry
-            .config
-            .as_ref()
-            .and_then(|config| config.family.as_ref());
-        match family.map(|family| (family.afi.as_str(), family.safi.as_str())) {
-            None | Some(("", "")) => wanted.push(own),
-            Some(("AFI_IP", "SAFI_UNICAST")) => wanted.push(Family::Ipv4),
-            Some(("AFI_IP6", "SAFI_UNICAST")) => wanted.push(Family::Ipv6),
-            // Families that carry no addresses of Services.
-            Some(_) => {}
-        }
+/// The peer's families, as far as they are announced at all.
+fn families(peer: &Peer, announced: &[Family]) -> Result<Vec<Family>, FieldError> {
+    let mut families = conf::families(&peer.families.announced);
+    families.retain(|family| announced.contains(family));
+    if families.is_empty() {
+        let reason = "holds no family that spec.families of the BgpConf announces";
+        return Err(FieldError::new("spec.afiSafis", Value::Null, reason));
     }
-    if spec.afi_safis.is_empty() {
-        wanted.push(own);
-    }
-    wanted.sort_unstable();
-    wanted.dedup();
-    wanted.retain(|family| announced.contains(family));
-    if wanted.is_empty() {
-        let problem = "no family is left to announce: list AFI_IP or AFI_IP6 with SAFI_UNICAST, and look at families of the BgpConf";
-        return Err(fault("spec.afiSafis", problem));
-    }
-    Ok(wanted)
+    Ok(families)
 }
 
-fn sends_several(entry: &api::AfiSafi) -> bool {
-    let config = entry
-        .add_paths
-        .as_ref()
-        .and_then(|paths| paths.config.as_ref());
-    config
-        .and_then(|config| config.send_max)
-        .is_some_and(|max| max > 0)
-}
-
-fn restart(
-    spec: &BgpPeerSpec,
-    defaults: &Defaults<'_>,
-    timers: &Timers,
-) -> Option<GracefulRestart> {
-    graceful_restart(
-        spec.graceful_restart.as_ref().or(defaults.graceful_restart),
-        timers.hold,
-    )
-}
-
-fn bfd_config(bfd: &api::Bfd, hops: Hops) -> BfdConfig {
-    let defaults = BfdConfig::default();
-    let interval = |value: Option<i64>, default| {
-        value
-            .and_then(|ms| u64::try_from(ms).ok())
-            .map_or(default, Duration::from_millis)
-    };
-    let minimum_ttl = bfd
-        .minimum_ttl
-        .and_then(|ttl| u8::try_from(ttl).ok())
-        .unwrap_or(254);
+fn bfd_config(bfd: bgp::Bfd, hops: Hops) -> BfdConfig {
     BfdConfig {
-        transmit: interval(bfd.transmit_interval, defaults.transmit),
-        receive: interval(bfd.receive_interval, defaults.receive),
-        multiplier: bfd
-            .detect_multiplier
-            .and_then(|n| u8::try_from(n).ok())
-            .unwrap_or(defaults.multiplier),
-        passive: bfd.passive_mode,
+        transmit: Duration::from_millis(bfd.transmit.into()),
+        receive: Duration::from_millis(bfd.receive.into()),
+        multiplier: bfd.multiplier,
+        passive: bfd.passive,
         multihop: match hops {
-            Hops::Multihop(2..) | Hops::Security(2..) => Some(minimum_ttl),
+            Hops::Multihop(2..) | Hops::Security(2..) => Some(bfd.minimum_ttl),
             _ => None,
         },
     }
@@ -303,17 +126,24 @@ fn field_of(error: &ConfigError) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use std::net::Ipv6Addr;
+
+    use openelb_api::v1alpha2::BgpPeerSpec;
+    use serde_json::json;
 
     use super::*;
 
-    fn read(spec: Value) -> Result<PeerConfig, String> {
+    fn peer(spec: Value) -> Result<Peer, String> {
         let spec: BgpPeerSpec = serde_json::from_value(spec).unwrap();
+        Peer::try_from(&spec).map_err(|error| error.to_string())
+    }
+
+    fn read(spec: Value) -> Result<PeerConfig, String> {
         let defaults = Defaults {
             families: &Family::ALL,
             graceful_restart: None,
         };
-        config(&spec, &defaults, None).map_err(|fault| fault.to_string())
+        config(&peer(spec)?, &defaults, None).map_err(|error| error.to_string())
     }
 
     #[allow(clippy::needless_pass_by_value, reason = "reads better at the calls")]
@@ -411,67 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong_and_where() {
-        for (spec, field) in [
-            (json!({}), "spec.conf:"),
-            (json!({"conf": {"peerAs": 1}}), "spec.conf.neighborAddress"),
-            (
-                json!({"conf": {"neighborAddress": "router", "peerAs": 1}}),
-                "spec.conf.neighborAddress",
-            ),
-            (
-                json!({"conf": {"neighborAddress": "224.0.0.1", "peerAs": 1}}),
-                "spec.conf.neighborAddress",
-            ),
-            (
-                json!({"conf": {"neighborAddress": "10.0.0.1"}}),
-                "spec.conf.peerAs",
-            ),
-            (
-                json!({"conf": {"neighborAddress": "10.0.0.1", "peerAs": -5}}),
-                "spec.conf.peerAs",
-            ),
-        ] {
-            assert!(read(spec).unwrap_err().starts_with(field), "{field}");
-        }
-        for (extra, field) in [
-            (
-                json!({"timers": {"config": {"holdTime": "soon"}}}),
-                "spec.timers.config.holdTime",
-            ),
-            (
-                json!({"timers": {"config": {"holdTime": "2"}}}),
-                "spec.timers.config.holdTime",
-            ),
-            (
-                json!({"transport": {"remotePort": 70000}}),
-                "spec.transport.remotePort",
-            ),
-            (json!({"sourceAddress": "eth0"}), "spec.sourceAddress"),
-            (json!({"sourceAddress": "fd00::1"}), "spec.sourceAddress"),
-            (
-                json!({"ttlSecurity": 1, "ebgpMultihop": {"enabled": true}}),
-                "spec.ttlSecurity",
-            ),
-            (
-                json!({"afiSafis": [{"config": {"family": {"afi": "AFI_L2VPN", "safi": "SAFI_EVPN"}}}]}),
-                "spec.afiSafis",
-            ),
-        ] {
-            assert!(with(extra).unwrap_err().starts_with(field), "{field}");
-        }
-    }
-
-    #[test]
     fn families_of_the_bgpconf_limit_those_of_a_peer() {
-        let spec: BgpPeerSpec = serde_json::from_value(
-            json!({"conf": {"neighborAddress": "10.0.0.254", "peerAs": 65001}}),
-        )
-        .unwrap();
+        let peer =
+            peer(json!({"conf": {"neighborAddress": "10.0.0.254", "peerAs": 65001}})).unwrap();
         let defaults = Defaults {
             families: &[Family::Ipv6],
             graceful_restart: None,
         };
-        assert!(config(&spec, &defaults, None).is_err());
+        let error = config(&peer, &defaults, None).unwrap_err();
+        assert_eq!(error.path, "spec.afiSafis");
     }
 }

@@ -4,20 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::core::Selector;
-use openelb_api::keys;
-use openelb_api::v1alpha2::{BgpConfSpec, BgpPeer, BgpPeerSpec};
-use openelb_bgp::{PeerAddress, SpeakerConfig};
+use openelb_api::bgp::{Neighbor, Password, Peer, Speaker};
+use openelb_api::v1alpha2::{BgpConf, BgpConfSpec, BgpPeer, BgpPeerSpec};
+use openelb_api::{FieldError, Invalid, Labels, keys};
+use openelb_bgp::SpeakerConfig;
 
-use super::conf::{self, Fault, fault};
+use super::conf;
 use super::peer::{self, Defaults};
-use crate::announce::{Node, selects};
+use crate::announce::Node;
 
 /// A BgpPeer without its status.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PeerObject {
-    /// The spec.
+    /// The spec as it is written, for the rules.
     pub(crate) spec: Arc<BgpPeerSpec>,
+    /// What it means, or what is wrong with it.
+    pub(crate) peer: Result<Arc<Peer>, Invalid>,
+    /// The nodes that it is for; `None` where its selector cannot be read: no node peers, and each says why.
+    nodes: Option<Labels>,
     /// When it was made: the older of two that name one router wins.
     pub(crate) created: Timestamp,
     /// It is labelled as the CNI's: hands off.
@@ -28,7 +32,11 @@ impl PeerObject {
     /// Reads the API's object.
     pub(crate) fn read(object: &BgpPeer) -> Self {
         let metadata = &object.metadata;
+        let selector = object.spec.node_selector.as_ref();
+        let nodes = selector.map(|labels| Labels::read("spec.nodeSelector", labels));
         Self {
+            peer: Peer::try_from(object).map(Arc::new),
+            nodes: nodes.unwrap_or_else(|| Ok(Labels::default())).ok(),
             spec: Arc::new(object.spec.clone()),
             created: metadata
                 .creation_timestamp
@@ -43,19 +51,32 @@ impl PeerObject {
 
     /// Whether the speaker of a node with these labels shall peer.
     pub(crate) fn selects(&self, node: &Node) -> bool {
-        !self.foreign
-            && self
-                .spec
-                .node_selector
-                .as_ref()
-                .is_none_or(|selector| selects(selector, &node.labels))
+        let selected = |labels: &Labels| labels.matches(&node.labels);
+        !self.foreign && self.nodes.as_ref().is_some_and(selected)
     }
 
-    fn address(&self) -> Option<PeerAddress> {
-        self.spec
-            .conf
-            .as_ref()
-            .and_then(|conf| peer::address(conf).ok())
+    /// Whether nobody can say which nodes shall peer.
+    fn is_adrift(&self) -> bool {
+        !self.foreign && self.nodes.is_none()
+    }
+}
+
+/// The BgpConf without its status.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ConfObject {
+    /// The spec as it is written, for the rules.
+    pub(crate) spec: Arc<BgpConfSpec>,
+    /// What it means, or what is wrong with it.
+    pub(crate) speaker: Result<Arc<Speaker>, Invalid>,
+}
+
+impl ConfObject {
+    /// Reads the API's object.
+    pub(crate) fn read(object: &BgpConf) -> Self {
+        Self {
+            spec: Arc::new(object.spec.clone()),
+            speaker: Speaker::try_from(object).map(Arc::new),
+        }
     }
 }
 
@@ -85,7 +106,10 @@ impl std::fmt::Debug for Credential {
 pub(crate) enum Trouble {
     /// The object itself is wrong.
     #[error(transparent)]
-    Fault(#[from] Fault),
+    Invalid(#[from] Invalid),
+    /// It does not go with the BgpConf.
+    #[error(transparent)]
+    Misfit(#[from] FieldError),
     /// Its password cannot be had.
     #[error("passwordSecretRef: {0}")]
     Password(String),
@@ -100,22 +124,24 @@ pub(crate) struct Plan {
     /// The configuration; `None` where there is no usable BgpConf.
     pub(crate) config: Option<SpeakerConfig>,
     /// What is wrong with the BgpConf.
-    pub(crate) conf_fault: Option<Fault>,
+    pub(crate) conf_fault: Option<Invalid>,
     /// The BgpPeers meant for this node by name, those that cannot be set up with the reason.
     pub(crate) peers: BTreeMap<String, Result<(), Trouble>>,
 }
 
 /// Puts together what the speaker on a node runs. Without a BgpConf, or with a broken one, nothing.
 pub(crate) fn plan(
-    conf: Option<&BgpConfSpec>,
+    conf: Option<&ConfObject>,
     peers: &BTreeMap<String, PeerObject>,
     secrets: &Credentials,
     (name, node): (&str, &Node),
 ) -> Plan {
     let mut plan = Plan::default();
     let Some(conf) = conf else { return plan };
-    let identity = match conf::identity(conf, name, node) {
-        Ok(identity) => identity,
+    let read = conf.speaker.as_deref().map_err(Invalid::clone);
+    let found = read.and_then(|speaker| Ok((speaker, conf::identity(speaker, name, node)?)));
+    let (speaker, identity) = match found {
+        Ok(found) => found,
         Err(fault) => {
             plan.conf_fault = Some(fault);
             return plan;
@@ -125,19 +151,18 @@ pub(crate) fn plan(
     config.listen = identity.listen;
     let defaults = Defaults {
         families: &identity.families,
-        graceful_restart: conf.graceful_restart.as_ref(),
+        graceful_restart: speaker.graceful_restart,
     };
     let rivals = rivals(peers, node);
     for (name, object) in peers {
-        let outcome = match selector_fault(object) {
-            Some(fault) if !object.foreign => Err(fault.into()),
-            _ if !object.selects(node) => continue,
-            _ => match rivals.get(name.as_str()) {
-                Some(older) => Err(Trouble::Rival((*older).to_owned())),
-                None => password(&object.spec, secrets).and_then(|password| {
-                    Ok(peer::config(&object.spec, &defaults, password.as_deref())?)
-                }),
-            },
+        if !object.selects(node) && !object.is_adrift() {
+            continue;
+        }
+        let outcome = match (&object.peer, rivals.get(name.as_str())) {
+            (Err(invalid), _) => Err(invalid.clone().into()),
+            (Ok(_), Some(older)) => Err(Trouble::Rival((*older).to_owned())),
+            (Ok(peer), None) => password(peer, secrets)
+                .and_then(|password| Ok(peer::config(peer, &defaults, password.as_deref())?)),
         };
         let outcome = outcome.map(|peer| {
             config.peers.insert(name.as_str().into(), Arc::new(peer));
@@ -158,42 +183,30 @@ pub(crate) fn rivals<'a>(
         .filter(|(_, object)| object.selects(node))
         .collect();
     by_age.sort_by_key(|(name, object)| (object.created, *name));
-    let mut owners: BTreeMap<PeerAddress, &str> = BTreeMap::new();
+    let mut owners: BTreeMap<&Neighbor, &str> = BTreeMap::new();
     let mut rivals = BTreeMap::new();
     for (name, object) in by_age {
-        let Some(address) = object.address() else {
+        let Ok(peer) = &object.peer else {
             continue;
         };
-        match owners.get(&address) {
+        match owners.get(&peer.neighbor) {
             Some(older) => {
                 rivals.insert(name.as_str(), *older);
             }
             None => {
-                owners.insert(address, name);
+                owners.insert(&peer.neighbor, name);
             }
         }
     }
     rivals
 }
 
-/// A selector that cannot be read selects no node, and says so.
-pub(crate) fn selector_fault(object: &PeerObject) -> Option<Fault> {
-    let selector = object.spec.node_selector.clone()?;
-    let error = Selector::try_from(selector).err()?;
-    Some(fault("spec.nodeSelector", error.to_string()))
-}
-
-fn password(spec: &BgpPeerSpec, secrets: &Credentials) -> Result<Option<Arc<str>>, Trouble> {
-    let Some(reference) = &spec.password_secret_ref else {
-        let plain = spec.conf.as_ref().map(|conf| conf.auth_password.as_str());
-        return Ok(plain.filter(|text| !text.is_empty()).map(Arc::from));
+fn password(peer: &Peer, secrets: &Credentials) -> Result<Option<Arc<str>>, Trouble> {
+    let (name, key) = match &peer.password {
+        None => return Ok(None),
+        Some(Password::Plain(text)) => return Ok(Some(text.as_str().into())),
+        Some(Password::Secret { name, key }) => (name, key),
     };
-    let name = &reference.name;
-    let key = reference
-        .key
-        .as_deref()
-        .filter(|key| !key.is_empty())
-        .unwrap_or("password");
     let trouble = |text: String| Err(Trouble::Password(text));
     let Some(secret) = secrets.0.get(name) else {
         return trouble(format!(
@@ -252,7 +265,8 @@ mod tests {
     }
 
     fn planned(objects: &[(&str, i64, Value)], secrets: &Credentials, node: &Node) -> Plan {
-        let conf: BgpConfSpec = serde_json::from_value(json!({"as": 65000})).unwrap();
+        let spec = serde_json::from_value(json!({"as": 65000})).unwrap();
+        let conf = ConfObject::read(&BgpConf::new("default", spec));
         plan(Some(&conf), &peers(objects), secrets, ("worker", node))
     }
 
@@ -331,8 +345,8 @@ mod tests {
         ];
         let plan = planned(&objects, &Credentials::default(), &node());
         assert_eq!(running(&plan), ["good"]);
-        assert!(matches!(plan.peers["empty"], Err(Trouble::Fault(_))));
-        assert!(matches!(plan.peers["odd"], Err(Trouble::Fault(_))));
+        assert!(matches!(plan.peers["empty"], Err(Trouble::Invalid(_))));
+        assert!(matches!(plan.peers["odd"], Err(Trouble::Invalid(_))));
     }
 
     #[test]

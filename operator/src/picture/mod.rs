@@ -18,12 +18,12 @@ use k8s_openapi::api::core::v1::{Node as ApiNode, Pod, Secret, Service as ApiSer
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::watcher::Event;
+use openelb_api::v1alpha2::address_of;
 use openelb_api::v1alpha2::{BgpConf, BgpConfStatus, BgpPeer, BgpPeerStatus, Eip, EipAddress};
-use openelb_api::v1alpha2::{BgpConfSpec, address_of};
 use openelb_api::{Tolerant, keys};
 
 use crate::announce::{Holding, Node, Pool, Service, ServiceKey, SliceEndpoints, World};
-use crate::peering::{Credential, Credentials, PeerObject};
+use crate::peering::{ConfObject, Credential, Credentials, PeerObject};
 use relist::{Key, Relist};
 pub(crate) use streams::changes;
 
@@ -63,7 +63,7 @@ pub(crate) struct Picture {
     /// What decides who announces.
     pub(crate) world: World,
     /// The BgpConf `default`, unless it is the CNI's.
-    pub(crate) conf: Option<Arc<BgpConfSpec>>,
+    pub(crate) conf: Option<ConfObject>,
     /// The status of the BgpConf `default`, while it exists.
     pub(crate) conf_status: Option<Arc<BgpConfStatus>>,
     /// Why the BgpConf cannot be read, if so.
@@ -216,8 +216,8 @@ impl Picture {
                             None => (None, None, None),
                             Some(Ok(object)) => {
                                 let status = Arc::new(conf_entries(&object, only.as_deref()));
-                                let spec = Arc::new(object.spec.clone());
-                                ((!foreign).then_some(spec), Some(status), None)
+                                let spec = (!foreign).then(|| ConfObject::read(&object));
+                                (spec, Some(status), None)
                             }
                             Some(Err(error)) => {
                                 broken("BgpConf", name, &error);
@@ -336,7 +336,7 @@ fn slice_change(
 fn read_pool(name: &str, eip: &Eip) -> Arc<Pool> {
     let (pool, faults) = Pool::read(eip);
     for fault in faults {
-        tracing::warn!(eip = name, fault, "left out of the routes");
+        tracing::warn!(eip = name, %fault, "left out");
     }
     Arc::new(pool)
 }

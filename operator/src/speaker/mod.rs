@@ -165,7 +165,7 @@ impl Speaker {
         let recheck = able.recheck_at();
         self.plan = match &self.last_node {
             Some(node) => plan(
-                self.picture.conf.as_deref(),
+                self.picture.conf.as_ref(),
                 &self.picture.peers,
                 &self.picture.secrets,
                 (&self.node, node),

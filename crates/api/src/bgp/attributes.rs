@@ -48,10 +48,11 @@ impl Default for PathAttributes {
     }
 }
 
-impl TryFrom<&EipBgp> for PathAttributes {
-    type Error = Invalid;
-
-    fn try_from(spec: &EipBgp) -> Result<Self, Self::Error> {
+impl PathAttributes {
+    /// Reads what can be used, and says what is wrong with the rest, which counts as absent: one community that is
+    /// misspelt must not silence a pool.
+    #[must_use]
+    pub fn read(spec: &EipBgp) -> (Self, Vec<FieldError>) {
         let mut errors = Errors::default();
         let mut number = |name: &str, value: Option<i64>, least: i64, most: i64| {
             let path = format!("spec.bgp.{name}");
@@ -81,7 +82,16 @@ impl TryFrom<&EipBgp> for PathAttributes {
             prepend: short(prepend, 0),
             peers: spec.peers.iter().cloned().collect(),
         };
-        errors.finish(Some(attributes))
+        (attributes, errors.into_vec())
+    }
+}
+
+impl TryFrom<&EipBgp> for PathAttributes {
+    type Error = Invalid;
+
+    fn try_from(spec: &EipBgp) -> Result<Self, Self::Error> {
+        let (attributes, errors) = Self::read(spec);
+        Invalid::unless_none(errors).map(|()| attributes)
     }
 }
 
@@ -95,7 +105,7 @@ fn all<T: FromStr<Err = CommunityError> + Ord>(
         let path = || format!("spec.bgp.{field}[{index}]");
         let read = text
             .parse()
-            .map_err(|reason| FieldError::new(path(), text, reason));
+            .map_err(|reason| FieldError::new(path(), text.as_str(), reason));
         values.extend(errors.take(read));
     }
     values
@@ -123,8 +133,8 @@ mod tests {
             json!({"aggregationLength": 33, "med": -1, "communities": ["no-export", "65536:1"]});
         assert_eq!(
             read(spec).unwrap_err(),
-            "spec.bgp.aggregationLength: \"33\" must be between 1 and 32; \
-             spec.bgp.med: \"-1\" must be between 0 and 4294967295; \
+            "spec.bgp.aggregationLength: 33 must be between 1 and 32; \
+             spec.bgp.med: -1 must be between 0 and 4294967295; \
              spec.bgp.communities[1]: \"65536:1\" must be two numbers up to 65535, such as 65000:100, or \
              graceful-shutdown, blackhole, no-export, no-advertise or local-as"
         );

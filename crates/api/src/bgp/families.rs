@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use crate::v1alpha2::AfiSafi;
 use crate::{Family, FieldError};
 
@@ -57,7 +59,7 @@ impl Families {
                 let path = format!("spec.families[{position}]");
                 FieldError::new(
                     path,
-                    index,
+                    *index,
                     "must be GoBGP's index of a family: 0 for IPv4 unicast, 1 for IPv6 unicast",
                 )
             })?;
@@ -66,7 +68,11 @@ impl Families {
         if indexes.is_empty() {
             families.announced.extend(Family::ALL);
         }
-        Ok(families)
+        families.unless_silent(
+            "spec.families",
+            indexes,
+            "must hold 0 (IPv4 unicast), 1 (IPv6 unicast) or both: no other family is announced",
+        )
     }
 
     /// Reads `BgpPeer.spec.afiSafis`; the family of the peer's address when it is empty or an entry names none.
@@ -102,7 +108,26 @@ impl Families {
         if entries.is_empty() {
             families.announced.insert(own);
         }
-        Ok(families)
+        let names: Vec<&str> = families.without_effect.iter().map(String::as_str).collect();
+        let names = Value::from(names);
+        families.unless_silent(
+            "spec.afiSafis",
+            names,
+            "must list AFI_IP or AFI_IP6 with SAFI_UNICAST: no other family is announced",
+        )
+    }
+
+    /// The families, unless nothing would be announced.
+    fn unless_silent(
+        self,
+        path: &str,
+        value: impl Into<Value>,
+        reason: &str,
+    ) -> Result<Self, FieldError> {
+        if self.announced.is_empty() {
+            return Err(FieldError::new(path, value, reason));
+        }
+        Ok(self)
     }
 
     fn add(&mut self, family: Option<Family>, name: &str) {
@@ -147,11 +172,17 @@ mod tests {
         let more = read(&[0, 9, 2]);
         assert_eq!(more.announced, [Family::V4].into());
         assert_eq!(more.without_effect, ["l2vpn-evpn", "ipv4-labelled-unicast"]);
+        let error = Families::of_indexes(&[2]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("spec.families: [2] must hold 0")
+        );
         let error = Families::of_indexes(&[0, 99]).unwrap_err();
         assert!(
             error
                 .to_string()
-                .starts_with("spec.families[1]: \"99\" must be")
+                .starts_with("spec.families[1]: 99 must be")
         );
     }
 
@@ -162,9 +193,15 @@ mod tests {
         assert_eq!(read(&[("", "")]).unwrap().announced, [Family::V6].into());
         let both = read(&[("AFI_IP", "SAFI_UNICAST"), ("AFI_IP6", "SAFI_UNICAST")]).unwrap();
         assert_eq!(both.announced, Family::ALL.into());
-        let evpn = read(&[("AFI_L2VPN", "SAFI_EVPN")]).unwrap();
-        assert!(evpn.announced.is_empty());
+        let evpn = read(&[("AFI_L2VPN", "SAFI_EVPN"), ("", "")]).unwrap();
+        assert_eq!(evpn.announced, [Family::V6].into());
         assert_eq!(evpn.without_effect, ["AFI_L2VPN/SAFI_EVPN"]);
+        let error = read(&[("AFI_L2VPN", "SAFI_EVPN")]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("spec.afiSafis: [\"AFI_L2VPN/SAFI_EVPN\"] must list")
+        );
         let error = read(&[("ipv4", "unicast")]).unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -3,11 +3,16 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use serde_json::Value;
+
 use super::read::{address, as_number, port};
 use super::{Bfd, Families, GracefulRestart, Hops, Timers};
 use crate::field::Errors;
 use crate::v1alpha2::{AfiSafi, BgpPeer, BgpPeerSpec, DynamicAsn, PeerConf};
 use crate::{Family, FieldError, Invalid, Labels};
+
+/// Longest password of TCP MD5 in Linux (`TCP_MD5SIG_MAXKEYLEN`).
+const LONGEST_PASSWORD: usize = 80;
 
 /// Where a peer is found; two BgpPeers of one neighbour collide.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +32,16 @@ impl Neighbor {
         match self {
             Self::Address(address) => Family::of(*address),
             Self::LinkLocal(..) | Self::Interface(_) => Family::V6,
+        }
+    }
+}
+
+impl fmt::Display for Neighbor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::LinkLocal(address, interface) => write!(f, "{address}%{interface}"),
+            Self::Interface(interface) => f.write_str(interface),
         }
     }
 }
@@ -106,7 +121,14 @@ impl TryFrom<&BgpPeer> for Peer {
     type Error = Invalid;
 
     fn try_from(object: &BgpPeer) -> Result<Self, Self::Error> {
-        let spec = &object.spec;
+        Self::try_from(&object.spec)
+    }
+}
+
+impl TryFrom<&BgpPeerSpec> for Peer {
+    type Error = Invalid;
+
+    fn try_from(spec: &BgpPeerSpec) -> Result<Self, Self::Error> {
         let mut errors = Errors::default();
         let absent = PeerConf::default();
         let conf = spec.conf.as_ref().unwrap_or(&absent);
@@ -161,7 +183,8 @@ impl TryFrom<&BgpPeer> for Peer {
 
 fn neighbor(conf: &PeerConf) -> Result<Neighbor, FieldError> {
     let path = "spec.conf.neighborAddress";
-    let wrong = |reason: &str| FieldError::new(path, &conf.neighbor_address, reason);
+    let written = Some(conf.neighbor_address.as_str()).filter(|text| !text.is_empty());
+    let wrong = |reason: &str| FieldError::new(path, written, reason);
     let interface = conf.neighbor_interface.trim();
     let (text, zone) = match conf.neighbor_address.split_once('%') {
         Some((text, zone)) => (text, zone.trim()),
@@ -194,7 +217,7 @@ fn remote_as(spec: &BgpPeerSpec, conf: &PeerConf) -> Result<RemoteAs, FieldError
         (None, Some(number)) => Ok(RemoteAs::Exactly(number)),
         (None, None) => Err(FieldError::new(
             path,
-            conf.peer_as.unwrap_or_default(),
+            conf.peer_as,
             "must be the peer's AS number (or spec.dynamicAsn say internal or external)",
         )),
     }
@@ -208,7 +231,7 @@ fn source(spec: &BgpPeerSpec, neighbor: Option<&Neighbor>) -> Result<Option<IpAd
             let family = neighbor.family();
             Err(FieldError::new(
                 path,
-                source,
+                source.to_string(),
                 format!("must be {family}, as the peer's address is"),
             ))
         }
@@ -220,14 +243,27 @@ fn password(spec: &BgpPeerSpec, conf: &PeerConf) -> Result<Option<Password>, Fie
     match &spec.password_secret_ref {
         Some(secret) if secret.name.is_empty() => Err(FieldError::new(
             "spec.passwordSecretRef.name",
-            "",
+            Value::Null,
             "must be the name of a Secret",
         )),
         Some(secret) => Ok(Some(Password::Secret {
             name: secret.name.clone(),
-            key: secret.key.clone().unwrap_or_else(|| "password".to_owned()),
+            key: secret
+                .key
+                .clone()
+                .filter(|key| !key.is_empty())
+                .unwrap_or_else(|| "password".to_owned()),
         })),
         None if conf.auth_password.is_empty() => Ok(None),
+        // The value is a secret: it is not shown.
+        None if conf.auth_password.len() > LONGEST_PASSWORD => Err(FieldError::new(
+            "spec.conf.authPassword",
+            Value::Null,
+            format!(
+                "has {} bytes; TCP MD5 takes at most {LONGEST_PASSWORD}",
+                conf.auth_password.len()
+            ),
+        )),
         None => Ok(Some(Password::Plain(conf.auth_password.clone()))),
     }
 }
@@ -325,7 +361,7 @@ mod tests {
         assert!(
             read(json!({}))
                 .unwrap_err()
-                .starts_with("spec.conf.neighborAddress: \"\" must be")
+                .starts_with("spec.conf.neighborAddress: must be")
         );
     }
 

@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(timers(json!({"holdTime": "0"})).unwrap().hold, 0);
         assert_eq!(
             timers(json!({"holdTime": "2", "connectRetry": "10s"})).unwrap_err(),
-            "spec.timers.config.holdTime: \"2\" must be 0 (off) or at least 3 seconds; \
+            "spec.timers.config.holdTime: 2 must be 0 (off) or at least 3 seconds; \
              spec.timers.config.connectRetry: \"10s\" must be a whole number of seconds up to 65535, written as a \
              string, such as \"90\""
         );
@@ -261,7 +261,7 @@ mod tests {
         let error = bfd(json!({"enabled": true, "transmitInterval": 1})).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "spec.bfd.transmitInterval: \"1\" must be between 10 and 60000 milliseconds"
+            "spec.bfd.transmitInterval: 1 must be between 10 and 60000 milliseconds"
         );
     }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::read::{address, as_number, within};
 use super::{Families, GracefulRestart};
 use crate::field::Errors;
-use crate::v1alpha2::BgpConf;
+use crate::v1alpha2::{BgpConf, BgpConfSpec};
 use crate::{FieldError, Invalid};
 
 /// The global configuration of the speakers, the same for every node.
@@ -44,7 +44,14 @@ impl TryFrom<&BgpConf> for Speaker {
     type Error = Invalid;
 
     fn try_from(object: &BgpConf) -> Result<Self, Self::Error> {
-        let spec = &object.spec;
+        Self::try_from(&object.spec)
+    }
+}
+
+impl TryFrom<&BgpConfSpec> for Speaker {
+    type Error = Invalid;
+
+    fn try_from(spec: &BgpConfSpec) -> Result<Self, Self::Error> {
         let mut errors = Errors::default();
         let own = errors.take(as_number("spec.as", spec.as_number)).flatten();
         let as_per_rack = spec.as_per_rack.as_ref().map(|racks| {
@@ -62,7 +69,7 @@ impl TryFrom<&BgpConf> for Speaker {
         if own.is_none() && !has_rack && matches!(spec.as_number, None | Some(0)) {
             errors.push(FieldError::new(
                 "spec.as",
-                spec.as_number.unwrap_or_default(),
+                spec.as_number,
                 "must be the own AS number, between 1 and 4294967295",
             ));
         }
@@ -169,18 +176,18 @@ mod tests {
     fn what_cannot_be_used_is_named() {
         assert_eq!(
             read(json!({})).unwrap_err(),
-            "spec.as: \"0\" must be the own AS number, between 1 and 4294967295"
+            "spec.as: must be the own AS number, between 1 and 4294967295"
         );
         let message = read(json!({
             "as": -1, "routerId": "::1", "listenAddresses": ["all"], "families": [77], "asPerRack": {"r": -5},
         }))
         .unwrap_err();
         for path in [
-            "spec.as: \"-1\"",
-            "spec.asPerRack.r: \"-5\"",
+            "spec.as: -1",
+            "spec.asPerRack.r: -5",
             "spec.routerId: \"::1\"",
             "spec.listenAddresses[0]: \"all\"",
-            "spec.families[0]: \"77\"",
+            "spec.families[0]: 77",
         ] {
             assert!(message.contains(path), "{path} in {message}");
         }

@@ -66,6 +66,7 @@ pub struct BgpPeerSpec {
     pub graceful_restart: Option<GracefulRestart>,
     /// Address families; the one of the neighbour's address when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[validate(nested)]
     pub afi_safis: Vec<AfiSafi>,
     /// Nodes whose speakers peer with the neighbour; all when absent or empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -284,7 +285,7 @@ pub struct Transport {
 }
 
 /// An address family of a session.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "camelCase")]
 pub struct AfiSafi {
     /// Graceful restart of the family.
@@ -295,6 +296,7 @@ pub struct AfiSafi {
     pub config: Option<AfiSafiConfig>,
     /// More than one path for a prefix (RFC 7911).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(nested)]
     pub add_paths: Option<AddPaths>,
 }
 
@@ -337,15 +339,16 @@ pub struct Family {
 }
 
 /// More than one path for a prefix.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 pub struct AddPaths {
     /// What to ask for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(nested)]
     pub config: Option<AddPathsConfig>,
 }
 
 /// More than one path for a prefix.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "camelCase")]
 pub struct AddPathsConfig {
     /// Takes more than one path. Concerns received routes, of which none are used.
@@ -353,6 +356,7 @@ pub struct AddPathsConfig {
     pub receive: bool,
     /// How many paths are sent at the most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[validate(range(min = 0, max = 255, message = "must be between 0 and 255"))]
     pub send_max: Option<i64>,
 }
 

@@ -1,11 +1,12 @@
 //! Rules for BgpConfs, and those that BgpConf and BgpPeer have in common.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use kube::ResourceExt;
 
 use super::{Change, Verdict, eip::is_dns_label, fields, spelling};
 use crate::{
+    bgp::Speaker,
     keys,
     v1alpha2::{BgpConf, BgpConfSpec, GracefulRestart},
 };
@@ -14,8 +15,6 @@ use crate::{
 const LARGEST_AS: i64 = 4_294_967_295;
 /// AS_TRANS (RFC 6793): stands for large numbers on the way, nobody's own.
 const AS_TRANS: i64 = 23456;
-/// The last index of GoBGP's list of address families.
-const LAST_FAMILY: i64 = 22;
 
 /// Checks a BgpConf that shall be stored. Finalizers and metadata can always be written.
 #[must_use]
@@ -34,25 +33,22 @@ pub fn bgp_conf(new: &BgpConf, old: Option<&BgpConf>) -> Verdict {
             verdict.warn("metadata.name", message);
         }
     }
+    if let Err(invalid) = Speaker::try_from(new) {
+        verdict.deny_all(&invalid);
+    }
     fields::check(&new.spec, &mut verdict);
     own_numbers(&new.spec, &mut verdict);
-    listening(&new.spec, &mut verdict);
+    let port = new.spec.listen_port;
+    if port == Some(-1) && !new.spec.listen_addresses.is_empty() {
+        let message = "has no effect while spec.listenPort is -1";
+        verdict.warn("spec.listenAddresses", message);
+    }
     let families = new.spec.families.iter().enumerate();
-    for (index, family) in families {
-        let path = format!("spec.families[{index}]");
-        if !(0..=LAST_FAMILY).contains(family) {
-            verdict.deny(
-                &path,
-                format!("{family} is no address family; 0 is IPv4 unicast, 1 is IPv6 unicast"),
-            );
-        } else if *family > 1 {
-            verdict.warn(
-                &path,
-                format!(
-                    "{family} has no effect; only 0 (IPv4 unicast) and 1 (IPv6 unicast) are used"
-                ),
-            );
-        }
+    for (index, family) in families.filter(|(_, family)| **family > 1) {
+        verdict.warn(
+            &format!("spec.families[{index}]"),
+            format!("{family} has no effect; only 0 (IPv4 unicast) and 1 (IPv6 unicast) are used"),
+        );
     }
     let policy = &new.spec.policy;
     if !policy.is_empty() && !policy.split('.').all(is_dns_label) {
@@ -91,11 +87,9 @@ pub fn complete_bgp_conf(new: &BgpConf, old: Option<&BgpConf>) -> Vec<Change> {
     changes
 }
 
-/// An AS number that somebody has as his own.
+/// What is to be said of a number that somebody has as his own, beyond its range.
 pub(super) fn as_number(path: &str, number: i64, verdict: &mut Verdict) {
-    if !(1..=LARGEST_AS).contains(&number) {
-        verdict.deny(path, format!("{number} must be between 1 and {LARGEST_AS}"));
-    } else if number == AS_TRANS {
+    if number == AS_TRANS {
         verdict.deny(
             path,
             format!("{number} is AS_TRANS (RFC 6793) and nobody's own"),
@@ -129,42 +123,18 @@ pub(super) fn ignored_restart(restart: &GracefulRestart, verdict: &mut Verdict) 
 }
 
 fn own_numbers(spec: &BgpConfSpec, verdict: &mut Verdict) {
-    let racks = spec.as_per_rack.iter().flatten();
-    match spec.as_number {
-        // Out of range is what the field's own rule refuses.
-        Some(number) if (1..=LARGEST_AS).contains(&number) => as_number("spec.as", number, verdict),
-        Some(_) => {}
-        None if racks.clone().next().is_some() => {}
-        None => verdict.deny("spec.as", "is required: the AS number of the speakers"),
+    if let Some(number) = spec.as_number {
+        as_number("spec.as", number, verdict);
     }
-    for (rack, number) in racks {
-        as_number(&format!("spec.asPerRack[{rack}]"), *number, verdict);
+    for (rack, number) in spec.as_per_rack.iter().flatten() {
+        as_number(&format!("spec.asPerRack.{rack}"), *number, verdict);
     }
     let router_id = spec.router_id.as_str();
-    let is_usable = router_id
-        .parse::<Ipv4Addr>()
-        .is_ok_and(|id| !id.is_unspecified() && !id.is_broadcast() && !id.is_multicast());
-    if !router_id.is_empty() && !is_usable {
+    let is_usable = |id: Ipv4Addr| !id.is_broadcast() && !id.is_multicast();
+    if router_id.parse().is_ok_and(|id| !is_usable(id)) {
         verdict.deny(
             "spec.routerId",
             format!("{router_id:?} must be an IPv4 address that is a host's"),
-        );
-    }
-}
-
-fn listening(spec: &BgpConfSpec, verdict: &mut Verdict) {
-    for (index, address) in spec.listen_addresses.iter().enumerate() {
-        if address.parse::<IpAddr>().is_err() {
-            verdict.deny(
-                &format!("spec.listenAddresses[{index}]"),
-                format!("{address:?} is no IP address"),
-            );
-        }
-    }
-    if spec.listen_port == Some(-1) && !spec.listen_addresses.is_empty() {
-        verdict.warn(
-            "spec.listenAddresses",
-            "has no effect while spec.listenPort is -1",
         );
     }
 }
@@ -198,10 +168,10 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused() {
         for (spec, message) in [
-            (json!({}), "spec.as: is required"),
+            (json!({}), "spec.as: must be the own AS number"),
             (
                 json!({ "as": 0 }),
-                "spec.as: 0 must be between 1 and 4294967295",
+                "spec.as: 0 must be the own AS number, between 1 and 4294967295",
             ),
             (
                 json!({ "as": 4_294_967_296_i64 }),
@@ -210,8 +180,8 @@ mod tests {
             (json!({ "as": -5 }), "spec.as: -5 must be"),
             (json!({ "as": 23456 }), "spec.as: 23456 is AS_TRANS"),
             (
-                json!({ "asPerRack": { "a": 0 } }),
-                "spec.asPerRack[a]: 0 must be",
+                json!({ "as": 1, "asPerRack": { "a": -1 } }),
+                "spec.asPerRack.a: -1 must be",
             ),
             (
                 json!({ "as": 1, "routerId": "2001:db8::1" }),
@@ -224,11 +194,11 @@ mod tests {
             ),
             (
                 json!({ "as": 1, "listenAddresses": ["x"] }),
-                "spec.listenAddresses[0]: \"x\" is no IP",
+                "spec.listenAddresses[0]: \"x\" must be an IPv4",
             ),
             (
                 json!({ "as": 1, "families": [99] }),
-                "spec.families[0]: 99 is no address family",
+                "spec.families[0]: 99 must be GoBGP's index",
             ),
             (json!({ "as": 1, "policy": "Bad_Name" }), "spec.policy: "),
             (

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use kube::ResourceExt;
 
-use super::{Change, EipFacts, Verdict, View, fields, interface, spelling};
+use super::{Change, EipFacts, Verdict, View, fields, spelling};
 use crate::{
-    AddressRange, Labels, RangeSet,
+    AddressRange, Interface, Labels, RangeSet,
     bgp::PathAttributes,
     is_default, keys,
     v1alpha2::{Eip, EipSpec, OnAddressRemoved, Protocol},
@@ -131,7 +131,8 @@ fn one_default(new: &Eip, view: &View, verdict: &mut Verdict) {
 
 /// What the spec says, taken by itself, beyond what the field rules and the pool look at.
 fn syntax(spec: &EipSpec, verdict: &mut Verdict) {
-    if let Some(problem) = spec.interface.as_deref().and_then(interface::problem) {
+    let interface = spec.interface.as_deref().map(str::parse::<Interface>);
+    if let Some(Err(problem)) = interface {
         verdict.deny("spec.interface", problem);
     }
     if let Some(selector) = &spec.node_selector

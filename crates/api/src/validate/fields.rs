@@ -5,7 +5,7 @@ use validator::{Validate, ValidationErrors, ValidationErrorsKind};
 
 use super::Verdict;
 
-/// Refuses every field whose own rule is broken.
+/// Refuses every field whose own rule is broken, unless it is refused already.
 pub(super) fn check(spec: &impl Validate, verdict: &mut Verdict) {
     if let Err(errors) = spec.validate() {
         collect("spec", &errors, verdict);
@@ -24,6 +24,7 @@ fn collect(path: &str, errors: &ValidationErrors, verdict: &mut Verdict) {
                     collect(&format!("{path}[{index}]"), errors, verdict);
                 }
             }
+            ValidationErrorsKind::Field(_) if verdict.denies(&path) => {}
             ValidationErrorsKind::Field(errors) => {
                 for error in errors {
                     let value = error.params.get("value");

@@ -10,7 +10,6 @@ mod bgp_peer;
 mod complete;
 mod eip;
 mod fields;
-mod interface;
 mod service;
 mod spans;
 mod spelling;

@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 
+use crate::Invalid;
+
 /// The outcome of checking one object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
@@ -23,6 +25,21 @@ impl Verdict {
     /// Refuses the value of a field.
     pub fn deny(&mut self, path: &str, message: impl Display) {
         self.denials.push(format!("{path}: {message}"));
+    }
+
+    /// Refuses for everything that a conversion found wrong.
+    pub fn deny_all(&mut self, invalid: &Invalid) {
+        let errors = invalid.errors().iter().map(ToString::to_string);
+        self.denials.extend(errors);
+    }
+
+    /// Whether something is said against the value of this very field.
+    #[must_use]
+    pub fn denies(&self, path: &str) -> bool {
+        let prefix = format!("{path}: ");
+        self.denials
+            .iter()
+            .any(|denial| denial.starts_with(&prefix))
     }
 
     /// Refuses because of what depends on the object.

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use super::{Span, Spans};
 use crate::{
     Invalid, Labels, Pool, RangeSet,
+    bgp::{Neighbor, Peer},
     v1alpha2::{AddressHolder, Eip, EipAddress},
 };
 
@@ -96,12 +97,21 @@ pub struct NodeFacts {
 }
 
 /// What rules need of a BgpPeer.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PeerFacts {
-    /// The neighbour's address.
-    pub neighbor: Option<IpAddr>,
-    /// The nodes it is for; all nodes where it says nothing.
+    /// Where the neighbour is.
+    pub neighbor: Neighbor,
+    /// The nodes it is for.
     pub nodes: Labels,
+}
+
+impl From<&Peer> for PeerFacts {
+    fn from(peer: &Peer) -> Self {
+        Self {
+            neighbor: peer.neighbor.clone(),
+            nodes: peer.nodes.clone(),
+        }
+    }
 }
 
 impl View {

@@ -9,8 +9,7 @@ use openelb_api::keys::conditions::{ACCEPTED, READY};
 use openelb_api::v1alpha2::BgpPeerStatus;
 use serde_json::{Map, Value, json};
 
-use crate::announce::Node;
-use crate::peering::{PeerObject, conf, peer, rivals, selector_fault};
+use crate::peering::{PeerObject, rivals};
 use crate::picture::Picture;
 
 /// The status patches that are due, by BgpPeer; `None` for the BgpConf.
@@ -37,14 +36,11 @@ pub(super) fn writes(picture: &Picture, now: Timestamp) -> Vec<(Option<String>, 
 
 fn conf_patch(picture: &Picture, now: Timestamp) -> Option<Value> {
     let status = picture.conf_status.as_ref()?;
-    let spec = picture.conf.as_ref()?;
-    let fault = picture.conf_broken.clone().or_else(|| {
-        conf::identity(spec, "", &Node::default())
-            .err()
-            .map(|fault| fault.to_string())
-    });
-    let mut without = ignored::of_conf(spec);
-    if !spec.policy.is_empty() {
+    let conf = picture.conf.as_ref()?;
+    let fault = picture.conf_broken.clone();
+    let fault = fault.or_else(|| Some(conf.speaker.as_ref().err()?.to_string()));
+    let mut without = ignored::of_conf(&conf.spec);
+    if !conf.spec.policy.is_empty() {
         without.push("policy");
     }
     let troubles = status
@@ -79,18 +75,12 @@ fn peer_patch(
     if object.foreign {
         return None;
     }
-    let defaults = peer::Defaults {
-        families: &openelb_bgp::Family::ALL,
-        graceful_restart: None,
-    };
-    let fault = selector_fault(object)
-        .or_else(|| peer::config(&object.spec, &defaults, None).err())
-        .map(|fault| fault.to_string())
-        .or_else(|| {
-            rival.map(|older| {
-                format!("BgpPeer {older} is older and has the same address; this one is not used")
-            })
-        });
+    let fault = object.peer.as_ref().err();
+    let fault = fault.map(ToString::to_string).or_else(|| {
+        rival.map(|older| {
+            format!("BgpPeer {older} is older and has the same address; this one is not used")
+        })
+    });
     let here = |node: &str| {
         picture
             .world
@@ -240,10 +230,11 @@ fn finish(body: Map<String, Value>) -> Option<Value> {
 mod tests {
     use std::sync::Arc;
 
-    use openelb_api::v1alpha2::{BgpConfSpec, BgpConfStatus, BgpPeer};
+    use openelb_api::v1alpha2::{BgpConf, BgpConfStatus, BgpPeer};
 
     use super::*;
     use crate::announce::testing::{TestWorld, at, node};
+    use crate::peering::ConfObject;
 
     #[allow(clippy::needless_pass_by_value, reason = "reads better at the calls")]
     fn picture(spec: Value, status: Value) -> Picture {
@@ -346,9 +337,8 @@ mod tests {
     fn the_bgpconf_names_nodes_with_trouble_and_the_policy_that_is_not_applied() {
         let mut picture = Picture::of(TestWorld::default().node(node("a")).build());
         let spec = json!({"as": 1, "policy": "my-policy"});
-        picture.conf = Some(Arc::new(
-            serde_json::from_value::<BgpConfSpec>(spec).unwrap(),
-        ));
+        let spec = serde_json::from_value(spec).unwrap();
+        picture.conf = Some(ConfObject::read(&BgpConf::new("default", spec)));
         let status = json!({"nodesConfStatus": {"a": {"message": "only outgoing sessions; 0.0.0.0:179: in use"}}});
         picture.conf_status = Some(Arc::new(
             serde_json::from_value::<BgpConfStatus>(status).unwrap(),

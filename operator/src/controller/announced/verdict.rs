@@ -302,12 +302,12 @@ fn no_node(world: &World, address: &Address<'_>) -> (&'static str, &'static str)
 #[cfg(test)]
 mod tests {
     use openelb_api::v1alpha2::{
-        AnnouncedDigest, Announcer, BgpConfSpec, BgpPeer, BgpPeerStatus, NodePeerStatus,
+        AnnouncedDigest, Announcer, BgpConf, BgpConfSpec, BgpPeer, BgpPeerStatus, NodePeerStatus,
     };
 
     use super::*;
     use crate::announce::testing::{TestWorld, at, node, service};
-    use crate::peering::PeerObject;
+    use crate::peering::{ConfObject, PeerObject};
 
     fn picture(world: &TestWorld) -> Picture {
         let peer: BgpPeer = serde_json::from_value(json!({
@@ -316,10 +316,11 @@ mod tests {
         }))
         .unwrap();
         let mut picture = Picture::of(world.build());
-        picture.conf = Some(Arc::new(BgpConfSpec {
+        let spec = BgpConfSpec {
             as_number: Some(1),
             ..BgpConfSpec::default()
-        }));
+        };
+        picture.conf = Some(ConfObject::read(&BgpConf::new("default", spec)));
         picture
             .peers
             .insert("r".to_owned(), PeerObject::read(&peer));

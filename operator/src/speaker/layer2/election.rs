@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Subnets};
+use openelb_api::Interface;
 use openelb_api::v1alpha2::{Probe, Protocol};
 use openelb_layer2::{Ability, Desired, InterfaceChoice, ProbePolicy, Role, Vip};
 use openelb_membership::{Members, leader};
@@ -25,10 +26,19 @@ pub(super) fn choices(world: &World) -> BTreeMap<String, Arc<InterfaceChoice>> {
         .filter(|(_, pool)| pool.protocol == Protocol::Layer2);
     layer2
         .filter_map(|(name, pool)| {
-            let choice = pool.interface.as_deref().unwrap_or_default().parse();
-            Some((name.clone(), Arc::new(choice.ok()?)))
+            let choice = choice(pool.interface.as_ref()?);
+            Some((name.clone(), Arc::new(choice)))
         })
         .collect()
+}
+
+/// An interface expression in the terms of the responder.
+fn choice(interface: &Interface) -> InterfaceChoice {
+    match interface {
+        Interface::Auto => InterfaceChoice::Auto,
+        Interface::Names(names) => InterfaceChoice::Names(names.clone()),
+        Interface::CanReach(ip) => InterfaceChoice::CanReach(*ip),
+    }
 }
 
 /// The complete wish for this node.
@@ -123,8 +133,8 @@ fn ranges(world: &World) -> Vec<IpNet> {
         .values()
         .filter(|pool| pool.protocol == Protocol::Layer2);
     layer2
-        .flat_map(|pool| pool.ranges.iter())
-        .flat_map(|range| match *range {
+        .flat_map(|pool| pool.addresses.ranges())
+        .flat_map(|range| match (range.first(), range.last()) {
             (IpAddr::V4(first), IpAddr::V4(last)) => {
                 IpSubnets::from(Ipv4Subnets::new(first, last, 0)).collect::<Vec<_>>()
             }

@@ -387,7 +387,10 @@ async fn bgp() -> Result<()> {
                 conf(json!({ "as": 4_200_000_000_i64, "families": [0, 1] })),
                 Taken,
             ),
-            (conf(json!({})), Refused("spec.as: is required")),
+            (
+                conf(json!({})),
+                Refused("spec.as: must be the own AS number"),
+            ),
             (conf(json!({ "as": 4_294_967_296_i64 })), Refused("spec.as")),
             (conf(json!({ "as": 23456 })), Refused("AS_TRANS")),
             (
@@ -418,7 +421,7 @@ async fn bgp() -> Result<()> {
             ),
             (
                 with(json!({ "conf": { "neighborAddress": "224.0.0.5" } })),
-                Refused("is nobody's address"),
+                Refused("must be the address of one host"),
             ),
             (
                 with(json!({ "conf": { "neighborInterface": "eth1" } })),
@@ -452,7 +455,7 @@ async fn bgp() -> Result<()> {
             ),
             (
                 with(json!({ "sourceAddress": "2001:db8::1" })),
-                Refused("of another family"),
+                Refused("must be IPv4, as the peer's address is"),
             ),
             (
                 with(json!({ "conf": { "vrf": "red" } })),

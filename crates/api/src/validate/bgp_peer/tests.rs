@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::validate::{NodeFacts, PeerFacts};
+use crate::{
+    bgp::Neighbor,
+    validate::{NodeFacts, PeerFacts},
+};
 
 fn peer(name: &str, spec: &Value) -> BgpPeer {
     BgpPeer::new(name, serde_json::from_value(spec.clone()).unwrap())
@@ -43,7 +46,7 @@ fn view() -> View {
     view.change_peers(|peers| {
         let selector = serde_json::from_value(json!({ "matchLabels": { "rack": "a" } })).unwrap();
         let facts = PeerFacts {
-            neighbor: Some("192.0.2.254".parse().unwrap()),
+            neighbor: Neighbor::Address("192.0.2.254".parse().unwrap()),
             nodes: Labels::read("", &selector).unwrap(),
         };
         peers.insert("other".to_owned(), facts);
@@ -63,7 +66,9 @@ fn usual_peers_are_accepted() {
         json!({ "conf": { "neighborAddress": "", "neighborInterface": "eth1" } }),
         json!({ "conf": { "peerAs": 0 }, "dynamicAsn": "external" }),
         json!({ "timers": { "config": { "holdTime": "9", "keepaliveInterval": "3" } } }),
-        json!({ "timers": { "config": { "holdTime": "0" } } }),
+        json!({ "timers": { "config": { "holdTime": "0", "connectRetry": "0" } } }),
+        json!({ "conf": { "neighborAddress": "fe80::1", "neighborInterface": "eth1" } }),
+        json!({ "conf": { "neighborAddress": "fe80::1%eth1" } }),
         json!({ "ebgpMultihop": { "enabled": true, "multihopTtl": 3 } }),
         json!({ "bfd": { "enabled": true, "transmitInterval": 100, "receiveInterval": 100 } }),
         json!({ "passwordSecretRef": { "name": "bgp" } }),
@@ -81,23 +86,35 @@ fn what_cannot_work_is_refused() {
     for (members, message) in [
         (
             json!({ "conf": { "neighborAddress": "" } }),
-            "spec.conf.neighborAddress: is required",
+            "spec.conf.neighborAddress: must be the peer's address",
         ),
         (
             json!({ "conf": { "neighborAddress": "router" } }),
-            "spec.conf.neighborAddress: \"router\" is no IP",
+            "spec.conf.neighborAddress: \"router\" must be an IPv4 or IPv6 address",
         ),
         (
             json!({ "conf": { "neighborAddress": "224.0.0.5" } }),
-            "spec.conf.neighborAddress: \"224.0.0.5\" is nobody's",
+            "spec.conf.neighborAddress: \"224.0.0.5\" must be the address of one host",
         ),
         (
             json!({ "conf": { "neighborInterface": "eth1" } }),
             "spec.conf.neighborInterface: contradicts",
         ),
         (
+            json!({ "conf": { "neighborAddress": "fe80::1%eth0", "neighborInterface": "eth1" } }),
+            "spec.conf.neighborInterface: contradicts",
+        ),
+        (
+            json!({ "conf": { "neighborAddress": "fe80::1" } }),
+            "spec.conf.neighborAddress: \"fe80::1\" is link-local",
+        ),
+        (
+            json!({ "afiSafis": [{ "addPaths": { "config": { "sendMax": 256 } } }] }),
+            "spec.afiSafis[0].addPaths.config.sendMax: 256 must be",
+        ),
+        (
             json!({ "conf": { "peerAs": 0 } }),
-            "spec.conf.peerAs: is required",
+            "spec.conf.peerAs: 0 must be the peer's AS number",
         ),
         (
             json!({ "conf": { "peerAs": 4_294_967_296_i64 } }),
@@ -132,10 +149,6 @@ fn what_cannot_work_is_refused() {
             "spec.timers.config.keepaliveInterval: 9 must be less",
         ),
         (
-            json!({ "timers": { "config": { "connectRetry": "0" } } }),
-            "spec.timers.config.connectRetry: must be",
-        ),
-        (
             json!({ "conf": { "peerAs": 65000 }, "ebgpMultihop": { "enabled": true } }),
             "spec.ebgpMultihop: is for peers of another AS",
         ),
@@ -149,7 +162,7 @@ fn what_cannot_work_is_refused() {
         ),
         (
             json!({ "ebgpMultihop": { "enabled": true }, "ttlSecurity": 1 }),
-            "spec.ttlSecurity: contradicts ebgpMultihop",
+            "spec.ttlSecurity: 1 cannot be combined with ebgpMultihop",
         ),
         (
             json!({ "ttlSecurity": 255 }),
@@ -173,19 +186,19 @@ fn what_cannot_work_is_refused() {
         ),
         (
             json!({ "passwordSecretRef": { "name": "" } }),
-            "spec.passwordSecretRef.name: is required",
+            "spec.passwordSecretRef.name: must be the name of a Secret",
         ),
         (
             json!({ "sourceAddress": "2001:db8::1" }),
-            "spec.sourceAddress: 2001:db8::1 is of another family",
+            "spec.sourceAddress: \"2001:db8::1\" must be IPv4",
         ),
         (
             json!({ "sourceAddress": "eth0" }),
-            "spec.sourceAddress: \"eth0\" is no IP",
+            "spec.sourceAddress: \"eth0\" must be an IPv4 or IPv6 address",
         ),
         (
             json!({ "afiSafis": [family("AFI_L2VPN")] }),
-            "spec.afiSafis[0].config.family: AFI_L2VPN/SAFI_UNICAST must",
+            "spec.afiSafis: [\"AFI_L2VPN/SAFI_UNICAST\"] must list",
         ),
         (
             json!({ "afiSafis": [family("AFI_IP"), family("AFI_IP")] }),
@@ -209,7 +222,11 @@ fn a_peer_without_conf_is_refused() {
     let empty = peer("new", &json!({}));
     assert_eq!(
         bgp_peer(&empty, None, &view()).denials,
-        ["spec.conf: is required: the neighbour's address and AS number"]
+        [
+            "spec.conf.neighborAddress: must be the peer's address (or conf.neighborInterface the interface of a peer \
+             without one)",
+            "spec.conf.peerAs: must be the peer's AS number (or spec.dynamicAsn say internal or external)",
+        ]
     );
 }
 
@@ -255,6 +272,10 @@ fn what_works_but_surprises_is_a_warning() {
         (
             json!({ "timers": { "config": { "holdTime": "9", "keepaliveInterval": "4" } } }),
             "spec.timers.config.keepaliveInterval: 4 is more than a third",
+        ),
+        (
+            json!({ "afiSafis": [{}, { "config": { "family": { "afi": "AFI_L2VPN", "safi": "SAFI_EVPN" } } }] }),
+            "spec.afiSafis[1].config.family: AFI_L2VPN/SAFI_EVPN has no effect",
         ),
         (
             json!({ "bfd": { "enabled": true, "minimumTtl": 250 } }),

@@ -77,7 +77,7 @@ fn terms_of(holder: &AddressHolder) -> Terms {
     Terms {
         ports: ports.collect(),
         local: holder.local,
-        selector: holder.selector.clone(),
+        selector: holder.selector.iter().collect(),
         by_name: holder.requested,
     }
 }

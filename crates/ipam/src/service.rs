@@ -46,8 +46,8 @@ pub struct Request {
     pub eip: Option<Arc<str>>,
     /// The addresses named, at most one for each family is honoured.
     pub addresses: Vec<IpAddr>,
-    /// Parts of the wish that are no addresses.
-    pub unreadable: Vec<String>,
+    /// The rule that it breaks, of those that the webhook checks, in its words.
+    pub refused: Option<Arc<str>>,
     /// The families, primary first; never empty.
     pub families: Vec<Family>,
     /// Whether all families are needed (`RequireDualStack`).
@@ -153,7 +153,10 @@ impl Request {
                 .filter(|name| !name.is_empty())
                 .map(Into::into),
             addresses: wish.addresses.iter().map(IpAddr::to_canonical).collect(),
-            unreadable: wish.unreadable,
+            refused: validate::service(service, None, &validate::View::default())
+                .denials
+                .first()
+                .map(|denial| denial.as_str().into()),
             families,
             all_families: spec.ip_family_policy.as_deref() == Some("RequireDualStack"),
             protocol: annotation(keys::PROTOCOL).and_then(protocol),

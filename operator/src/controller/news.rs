@@ -74,7 +74,7 @@ fn event(subject: &Subject, news: &News, identity: &str, now: jiff::Timestamp) -
             format!("success to release ip: {address}"),
         ),
         News::Failed(why) => ("Warning", "AssignIPFailed", why.to_string()),
-        News::Warning(what) => ("Warning", "AddressRemoved", what.to_string()),
+        News::Warning(reason, what) => ("Warning", *reason, what.to_string()),
     };
     Event {
         metadata: ObjectMeta {

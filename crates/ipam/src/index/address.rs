@@ -6,6 +6,7 @@ use std::sync::Arc;
 use openelb_api::v1alpha2::Sharing;
 use openelb_api::{Closed, Family};
 
+use super::decide::Warning;
 use super::pools::Entry;
 use super::wording::Problem;
 use super::{Index, Slot};
@@ -138,6 +139,40 @@ impl Index {
             .map_err(|refusal| Problem::Held(record.address, refusal))?;
         }
         Ok(())
+    }
+
+    /// What is to be said of a Service that stands on an address with others who do not agree with it:
+    /// they were found so.
+    pub(super) fn disagreement(
+        &self,
+        service: &ServiceFacts,
+        request: &Request,
+        record: &Record,
+    ) -> Option<Warning> {
+        let terms = request.terms_for(record.address);
+        let sharing = self
+            .pools
+            .get(&record.eip)
+            .map_or(Sharing::default(), |entry| entry.pool.sharing);
+        let refusal = record
+            .entries
+            .iter()
+            .filter(|other| other.uid != service.uid)
+            .find_map(|other| {
+                sharing::agree(
+                    (&service.key, &terms),
+                    (&other.service, &other.terms),
+                    sharing == Sharing::AnyNamespace,
+                )
+                .err()
+            })?;
+        Some(Warning {
+            reason: "SharedWithoutAgreement",
+            text: format!(
+                "{} stays shared as it was found, although {refusal}; give one of the two another address",
+                record.address
+            ),
+        })
     }
 
     /// An address that a Service had before and that is nobody's now: shown, kept or remembered.

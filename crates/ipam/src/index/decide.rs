@@ -30,7 +30,7 @@ struct Target {
 /// What is to be said of a held address.
 enum Standing {
     /// It stays; with a warning, where there is one.
-    Stays(Arc<str>, Option<String>),
+    Stays(Arc<str>, Option<Warning>),
     /// Another is wanted; it stays until there is one.
     Leaves(Arc<str>),
     /// Its Eip is gone: it is given back, with or without another.
@@ -58,7 +58,14 @@ struct Findings {
     problems: Vec<Problem>,
     /// A second family that is wanted but not needed.
     shortcomings: Vec<Problem>,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
+}
+
+/// A Service has what it asks for, but somebody should look at it.
+pub(super) struct Warning {
+    /// The condition's reason.
+    pub(super) reason: &'static str,
+    pub(super) text: String,
 }
 
 impl Index {
@@ -261,9 +268,22 @@ impl Index {
 
     fn find(&self, service: &ServiceFacts, request: &Request, mine: &[IpAddr]) -> Findings {
         let mut findings = Findings::default();
-        findings
-            .problems
-            .extend(request.unreadable.first().cloned().map(Problem::Unreadable));
+        if let Some(rule) = &request.refused {
+            findings.problems.push(Problem::Rule(rule.clone()));
+            // What it has it keeps until it asks for something that can be.
+            let nothing_more = Request {
+                eip: None,
+                addresses: Vec::new(),
+                refused: None,
+                ..request.clone()
+            };
+            let kept = self.find(service, &nothing_more, mine).targets;
+            findings.targets.extend(
+                kept.into_iter()
+                    .filter(|target| target.adopt || mine.contains(&target.address)),
+            );
+            return findings;
+        }
         let other = request
             .addresses
             .iter()
@@ -308,7 +328,7 @@ impl Index {
         request: &Request,
         family: Family,
         mine: &[IpAddr],
-        warnings: &mut Vec<String>,
+        warnings: &mut Vec<Warning>,
     ) -> Result<Target, Box<Miss>> {
         let shown = &service.status.addresses;
         let mut held: Vec<_> = mine
@@ -406,11 +426,14 @@ impl Index {
         if let Some((home, _)) = self.pools.keeping(address, Some(eip)) {
             return match &request.eip {
                 Some(wanted) if wanted != home => Standing::Leaves(home.clone()),
-                _ => Standing::Stays(home.clone(), None),
+                _ => Standing::Stays(home.clone(), self.disagreement(service, request, record)),
             };
         }
         if self.pools.invalid.contains_key(eip) {
-            let warning = format!("{address} stays, although Eip {eip} cannot be used now");
+            let warning = Warning {
+                reason: "EipInvalid",
+                text: format!("{address} stays, although Eip {eip} cannot be used now"),
+            };
             return Standing::Stays(eip.clone(), Some(warning));
         }
         match self
@@ -426,10 +449,13 @@ impl Index {
                 Standing::Leaves(eip.clone())
             }
             Some(_) => {
-                let warning = format!(
-                    "{address} is no longer in Eip {eip}; it stays until the Service asks for another \
-                     address or the Eip says onAddressRemoved: Reassign"
-                );
+                let warning = Warning {
+                    reason: "AddressRemoved",
+                    text: format!(
+                        "{address} is no longer in Eip {eip}; it stays until the Service asks for another \
+                         address or the Eip says onAddressRemoved: Reassign"
+                    ),
+                };
                 Standing::Stays(eip.clone(), Some(warning))
             }
         }
@@ -510,15 +536,12 @@ fn condition(findings: &Findings, addresses: &[IpAddr]) -> Said {
         .shortcomings
         .iter()
         .map(ToString::to_string)
-        .chain(findings.warnings.iter().cloned())
+        .chain(findings.warnings.iter().map(|warning| warning.text.clone()))
     {
         message = format!("{message}; {more}");
     }
-    let reason = if findings.warnings.is_empty() {
-        "Allocated"
-    } else {
-        "AddressRemoved"
-    };
+    let warning = findings.warnings.first();
+    let reason = warning.map_or("Allocated", |warning| warning.reason);
     Said {
         holds: true,
         reason: reason.into(),
@@ -570,8 +593,8 @@ fn news(
     {
         if !findings.problems.is_empty() {
             news.push(News::Failed(said.message.clone()));
-        } else if !findings.warnings.is_empty() {
-            news.push(News::Warning(said.message.clone()));
+        } else if let Some(warning) = findings.warnings.first() {
+            news.push(News::Warning(warning.reason, said.message.clone()));
         }
     }
     news

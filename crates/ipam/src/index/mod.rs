@@ -53,8 +53,8 @@ pub enum News {
     Released(IpAddr),
     /// It cannot have what it asks for.
     Failed(Arc<str>),
-    /// It has what it asks for, but somebody should look at it.
-    Warning(Arc<str>),
+    /// It has what it asks for, but somebody should look at it: the condition's reason, and the words.
+    Warning(&'static str, Arc<str>),
 }
 
 /// What is known of one address.

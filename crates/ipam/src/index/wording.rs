@@ -12,8 +12,9 @@ use crate::sharing::Refusal;
 /// Why a Service cannot have an address. Displays as a sentence that says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Problem {
-    #[error("{0:?} is no IP address; give one address, or one per IP family separated by a comma")]
-    Unreadable(String),
+    /// A rule that the webhook applies too, in its words.
+    #[error("{0}")]
+    Rule(Arc<str>),
     #[error("there is no Eip; create one")]
     NoEip,
     #[error("no Eip serves this Service: {0}")]
@@ -101,7 +102,7 @@ impl Problem {
     /// The condition's reason.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Unreadable(_) => "InvalidRequest",
+            Self::Rule(_) => "InvalidRequest",
             Self::NoEip | Self::NoneFits(_) | Self::UnknownEip(_) => "NoEip",
             Self::InvalidEip(..) => "InvalidEip",
             Self::Exhausted(..) => "EipExhausted",

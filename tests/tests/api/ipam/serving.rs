@@ -1,11 +1,13 @@
 //! A Service comes, gets an address, changes its mind, goes.
 
 use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
-use kube::api::Api;
+use kube::api::{Api, Patch, PatchParams};
 use openelb_api::keys;
-use openelb_api::v1alpha2::Eip;
-use openelb_tests::ipam::{Asks, Bed, allocated, service, spec};
+use openelb_api::v1alpha2::{Eip, EipSpec};
+use openelb_tests::ipam::{Asks, Bed, addresses, allocated, service, spec};
 use openelb_tests::{Deadline, eventually};
 use serde_json::json;
 
@@ -207,6 +209,196 @@ async fn a_service_that_requires_both_families_waits_with_empty_hands() -> Resul
         Ok(())
     })
     .await?;
+    eventually("a clean ledger", Deadline::SHORT, async || {
+        bed.audit().await
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn sharing_follows_changes_of_traffic_policy_and_selector() -> Result<()> {
+    let bed = Bed::start().await?;
+    let _controller = bed.controller("one")?;
+    bed.eip("lan", "192.0.2.0/24").await?;
+    let local = json!({"externalTrafficPolicy": "Local", "selector": {"app": "same"}});
+    for (name, number) in [("http", 80), ("https", 443)] {
+        bed.create(&service(name).ip("192.0.2.9").port(number))
+            .await?;
+        // Other pods behind each: with policy Cluster that is nobody's concern.
+        bed.shows(name, &["192.0.2.9"]).await?;
+    }
+    bed.patch("http", spec(&json!({"selector": {"app": "same"}})))
+        .await?;
+    bed.shows("http", &["192.0.2.9"]).await?;
+    // With Local a node would draw traffic for pods that it has not: who changes loses.
+    bed.patch("https", spec(&json!({"externalTrafficPolicy": "Local"})))
+        .await?;
+    let message = bed.refuses("https", "AddressInUse").await?;
+    assert!(message.contains("the same selector"), "{message}");
+    bed.shows("https", &[]).await?;
+    bed.shows("http", &["192.0.2.9"]).await?;
+    bed.patch("https", spec(&local)).await?;
+    bed.shows("https", &["192.0.2.9"]).await?;
+    bed.patch("https", spec(&json!({"selector": {"app": "other"}})))
+        .await?;
+    bed.shows("https", &[]).await?;
+    bed.patch("https", spec(&json!({"externalTrafficPolicy": "Cluster"})))
+        .await?;
+    bed.shows("https", &["192.0.2.9"]).await?;
+    eventually("a clean ledger", Deadline::SHORT, async || {
+        bed.audit().await
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn bindings_by_service_and_namespace_steer_and_strict_ones_also_forbid() -> Result<()> {
+    let bed = Bed::start().await?;
+    let _controller = bed.controller("one")?;
+    bed.namespace("shop", &[("tier", "front")]).await?;
+    bed.eip("any", "192.0.2.0/24").await?;
+    let web = EipSpec {
+        address: "198.51.100.0/24".to_owned(),
+        service_selector: Some(LabelSelector {
+            match_labels: Some([("app".to_owned(), "web".to_owned())].into()),
+            ..LabelSelector::default()
+        }),
+        ..EipSpec::default()
+    };
+    bed.eip_of("web", web).await?;
+    let shop = EipSpec {
+        address: "203.0.113.0/24".to_owned(),
+        namespace_selector: [("tier".to_owned(), "front".to_owned())].into(),
+        strict_binding: true,
+        ..EipSpec::default()
+    };
+    bed.eip_of("shop", shop).await?;
+    let mut labelled = service("labelled");
+    labelled
+        .labels_mut()
+        .insert("app".to_owned(), "web".to_owned());
+    bed.create(&labelled).await?;
+    bed.shows("labelled", &["198.51.100.0"]).await?;
+    bed.create(&service("plain")).await?;
+    bed.shows("plain", &["192.0.2.0"]).await?;
+    // A binding only steers: who names the Eip gets it. A strict one is for those alone.
+    bed.create(&service("named").eip("web")).await?;
+    bed.shows("named", &["198.51.100.1"]).await?;
+    for (name, wish) in [
+        ("by-eip", service("by-eip").eip("shop")),
+        ("by-ip", service("by-ip").ip("203.0.113.9")),
+    ] {
+        bed.create(&wish).await?;
+        eventually("a refusal", Deadline::SHORT, async || {
+            let said = allocated(&bed.services("default").get(name).await?);
+            ensure!(
+                said.as_ref().is_some_and(|said| said.0 == "False"),
+                "{said:?}"
+            );
+            Ok(())
+        })
+        .await?;
+        bed.shows(name, &[]).await?;
+    }
+    let inside = bed.create(&service("inside").within("shop")).await?;
+    eventually(
+        "the bound namespace to be served",
+        Deadline::SHORT,
+        async || {
+            let shown = addresses(&bed.services("shop").get(&inside.name_any()).await?);
+            ensure!(shown == ["203.0.113.0"], "{shown:?}");
+            Ok(())
+        },
+    )
+    .await?;
+    // The namespace loses its label: what was given stays, and nothing more is.
+    let namespaces: Api<Namespace> = Api::all(bed.client());
+    let unlabel = Patch::Merge(json!({"metadata": {"labels": {"tier": null}}}));
+    namespaces
+        .patch("shop", &PatchParams::default(), &unlabel)
+        .await?;
+    eventually(
+        "the next to come from elsewhere",
+        Deadline::SHORT,
+        async || {
+            let name = format!("next-{:x}", rand::random::<u32>());
+            bed.create(&service(&name).within("shop")).await?;
+            eventually("an address", Deadline::SHORT, async || {
+                let shown = addresses(&bed.services("shop").get(&name).await?);
+                ensure!(!shown.is_empty(), "none");
+                ensure!(!shown[0].starts_with("203."), "still {shown:?}");
+                Ok(())
+            })
+            .await
+        },
+    )
+    .await?;
+    let shown = addresses(&bed.services("shop").get("inside").await?);
+    assert_eq!(shown, ["203.0.113.0"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_address_that_another_controller_gave_is_adopted_when_the_service_opts_in() -> Result<()>
+{
+    let bed = Bed::start().await?;
+    let _controller = bed.controller("one")?;
+    bed.eip("lan", "192.0.2.0/24").await?;
+    let mut foreign = service("web");
+    foreign.metadata.annotations = None;
+    bed.create(&foreign).await?;
+    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.40"}]}}});
+    bed.services("default")
+        .patch_status("web", &PatchParams::default(), &Patch::Merge(status))
+        .await?;
+    // Nobody else gets it meanwhile.
+    bed.create(&service("other").ip("192.0.2.40")).await?;
+    let message = bed.refuses("other", "AddressInUse").await?;
+    assert!(message.contains("default/web shows it"), "{message}");
+    assert!(bed.record("192.0.2.40").await?.is_none(), "not ours yet");
+    bed.patch(
+        "web",
+        json!({"metadata": {"annotations": {keys::OPT_IN: keys::OPT_IN_VALUE}}}),
+    )
+    .await?;
+    eventually("adoption", Deadline::SHORT, async || {
+        let record = bed.record("192.0.2.40").await?;
+        ensure!(
+            record.is_some_and(|record| record.spec.services.len() == 1),
+            "no record"
+        );
+        Ok(())
+    })
+    .await?;
+    bed.shows("web", &["192.0.2.40"]).await?;
+    let web = bed.services("default").get("web").await?;
+    assert_eq!(web.labels().get(keys::EIP).map(String::as_str), Some("lan"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_wish_that_breaks_a_rule_of_the_webhook_is_refused_in_its_words() -> Result<()> {
+    let bed = Bed::start().await?;
+    let _controller = bed.controller("one")?;
+    bed.eip("lan", "192.0.2.0/24").await?;
+    bed.create(&service("new").ip("192.0.2.5,192.0.2.6"))
+        .await?;
+    let message = bed.refuses("new", "InvalidRequest").await?;
+    let rule = "spec.loadBalancerIP: a Service gets one address per IP family; name no more";
+    assert_eq!(message, rule);
+    bed.shows("new", &[]).await?;
+    bed.create(&service("old")).await?;
+    bed.shows("old", &["192.0.2.0"]).await?;
+    bed.patch("old", spec(&json!({"loadBalancerIP": "nonsense"})))
+        .await?;
+    let message = bed.refuses("old", "InvalidRequest").await?;
+    assert!(
+        message.contains("\"nonsense\" is no IP address"),
+        "{message}"
+    );
+    bed.shows("old", &["192.0.2.0"]).await?;
     eventually("a clean ledger", Deadline::SHORT, async || {
         bed.audit().await
     })

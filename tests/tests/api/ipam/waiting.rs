@@ -224,3 +224,55 @@ async fn a_sticky_address_comes_back_to_a_service_of_the_same_name() -> Result<(
     .await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn of_eips_that_overlap_the_older_works_on_and_the_younger_serves_nothing_that_collides()
+-> Result<()> {
+    let bed = Bed::start().await?;
+    let _controller = bed.controller("one")?;
+    // Created in the same second the name decides.
+    bed.eip("a-older", "192.0.2.0-192.0.2.1").await?;
+    bed.eip("b-younger", "192.0.2.1-192.0.2.2").await?;
+    let overlapping = async |name: &str| -> Result<(String, String)> {
+        let eip = Api::<Eip>::all(bed.client()).get(name).await?;
+        let conditions = eip.status.unwrap_or_default().conditions;
+        let found = conditions
+            .into_iter()
+            .find(|condition| condition.type_ == "Overlapping");
+        let found = found.ok_or_else(|| anyhow::anyhow!("{name} says nothing"))?;
+        Ok((found.status, found.message))
+    };
+    eventually("both to know", Deadline::SHORT, async || {
+        let (older, younger) = (
+            overlapping("a-older").await?,
+            overlapping("b-younger").await?,
+        );
+        ensure!(older.0 == "False", "{older:?}");
+        ensure!(
+            younger.0 == "True" && younger.1.contains("a-older"),
+            "{younger:?}"
+        );
+        Ok(())
+    })
+    .await?;
+    bed.create(&service("y").eip("b-younger")).await?;
+    bed.shows("y", &["192.0.2.2"]).await?;
+    bed.create(&service("y-named").eip("b-younger").ip("192.0.2.1"))
+        .await?;
+    bed.refuses("y-named", "AddressOutsideEip").await?;
+    for (name, address) in [("o1", "192.0.2.0"), ("o2", "192.0.2.1")] {
+        bed.create(&service(name).eip("a-older")).await?;
+        bed.shows(name, &[address]).await?;
+    }
+    // Put right by the user, it serves what waits.
+    bed.patch_eip("a-older", json!({"spec": {"address": "192.0.2.0"}}))
+        .await?;
+    eventually("no overlap any more", Deadline::SHORT, async || {
+        let younger = overlapping("b-younger").await?;
+        ensure!(younger.0 == "False", "{younger:?}");
+        Ok(())
+    })
+    .await?;
+    bed.shows("o2", &["192.0.2.1"]).await?;
+    Ok(())
+}

@@ -83,7 +83,7 @@ struct Measurement {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let (tier, parts) = args.name.needs();
     prerequisites::apt_packages(tier)?;
-    prerequisites::tools(parts)?;
+    prerequisites::tools(parts, None)?;
     let file = args.json.clone().unwrap_or_else(|| {
         root()
             .join("target")

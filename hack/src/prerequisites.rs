@@ -66,16 +66,20 @@ pub(crate) fn apt_packages(tier: &str) -> Result<()> {
     show(install).map(drop)
 }
 
-/// Builds the parts of the test world that a tier uses, where they are missing.
+/// Builds the parts of the test world that a tier uses, where they are missing; those of Kubernetes of this release
+/// (`current`, `oldest`), or of the one that the environment names.
 ///
 /// # Errors
 /// A part cannot be built.
-pub(crate) fn tools(parts: &[&str]) -> Result<()> {
+pub(crate) fn tools(parts: &[&str], release: Option<&str>) -> Result<()> {
     if parts.is_empty() {
         return Ok(());
     }
     let mut build = program(root().join("hack/tools/build"));
     build.args(parts);
+    if let Some(release) = release {
+        build.env("OPENELB_KUBERNETES", release);
+    }
     show(build).map(drop)
 }
 

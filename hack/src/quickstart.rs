@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     step("what the cluster is made of", || {
         prerequisites::apt_packages("cluster")?;
         prerequisites::programs(&[("curl", "curl")])?;
-        prerequisites::tools(&["all"])
+        prerequisites::tools(&["all"], None)
     })?;
     step("openelb-rs and its images", || {
         image::for_the_lab()?;

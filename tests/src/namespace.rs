@@ -240,6 +240,40 @@ impl Namespace {
         Ok(links.into_iter().next().context("no link")?.address)
     }
 
+    /// All addresses of all its links.
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub async fn addresses(&self) -> Result<Vec<IpAddr>> {
+        #[derive(Deserialize)]
+        struct Link {
+            #[serde(default)]
+            addr_info: Vec<Address>,
+        }
+        #[derive(Deserialize)]
+        struct Address {
+            local: Option<IpAddr>,
+        }
+        let links: Vec<Link> = self.json(&["ip", "-j", "addr", "show"]).await?;
+        let addresses = links.into_iter().flat_map(|link| link.addr_info);
+        Ok(addresses.filter_map(|address| address.local).collect())
+    }
+
+    /// The bridge that a link is a port of, if it is one.
+    ///
+    /// # Errors
+    /// There is no such link.
+    pub async fn master(&self, interface: &str) -> Result<Option<String>> {
+        #[derive(Deserialize)]
+        struct Link {
+            master: Option<String>,
+        }
+        let links: Vec<Link> = self
+            .json(&["ip", "-j", "link", "show", "dev", interface])
+            .await?;
+        Ok(links.into_iter().next().context("no link")?.master)
+    }
+
     async fn json<T: DeserializeOwned>(&self, command: &[&str]) -> Result<T> {
         let text = self.run(command).await?;
         let text = if text.trim().is_empty() { "[]" } else { &text };

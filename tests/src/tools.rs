@@ -1,5 +1,6 @@
 //! Finding programs: the parts of the world, and what this workspace builds.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -13,22 +14,23 @@ use anyhow::{Context, Result, bail};
 /// # Errors
 /// The part cannot be built; what the build said has been printed.
 pub fn tool(name: &str) -> Result<PathBuf> {
-    let given = std::env::var_os("KUBEBUILDER_ASSETS")
-        .into_iter()
-        .chain(std::env::var_os("OPENELB_TOOLS"));
-    for folders in given {
-        for folder in std::env::split_paths(&folders) {
-            let path = folder.join(name);
-            if path.is_file() {
-                return Ok(path);
-            }
-        }
+    let places = ["KUBEBUILDER_ASSETS", "OPENELB_TOOLS"].map(std::env::var_os);
+    if let Some(path) = given(name, places.iter().flatten()) {
+        return Ok(path);
     }
     let path = built()?.join(name);
     if !path.exists() {
         build(&[name])?;
     }
     Ok(path)
+}
+
+/// The first program of this name in places that the user gave, each written like `PATH`.
+fn given<'a>(name: &str, places: impl Iterator<Item = &'a OsString>) -> Option<PathBuf> {
+    places
+        .flat_map(std::env::split_paths)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
 }
 
 /// Whether the oldest supported Kubernetes is asked for (`OPENELB_KUBERNETES=oldest`) and not the current one.
@@ -106,4 +108,32 @@ fn build(parts: &[&str]) -> Result<()> {
         bail!("hack/tools/build {} ended with {status}", parts.join(" "));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_user_gave_wins_in_the_order_given() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [
+            "assets/etcd",
+            "path-a/kubelet",
+            "path-b/kubelet",
+            "path-b/etcd",
+        ] {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let at = |path: &str| folder.path().join(path);
+        let assets = at("assets").into_os_string();
+        let path = std::env::join_paths([at("empty"), at("path-a"), at("path-b")]).unwrap();
+        let places = [assets, path];
+        assert_eq!(given("etcd", places.iter()), Some(at("assets/etcd")));
+        assert_eq!(given("kubelet", places.iter()), Some(at("path-a/kubelet")));
+        assert_eq!(given("helm", places.iter()), None);
+        assert_eq!(given("etcd", [].iter()), None);
+    }
 }

@@ -4,8 +4,12 @@ use std::fmt::Write;
 
 use anyhow::Result;
 
-use super::{BfdPeer, Bgp, Daemon, IpNet, Neighbor, Peer, Route};
+use super::{BfdPeer, Bgp, Daemon, IpNet, Neighbor, Peer, Route, Tags};
 use crate::process::Program;
+
+/// What is written down at the end.
+pub(super) const QUESTIONS: &[&str] =
+    &["show protocols all", "show route all", "show bfd sessions"];
 
 pub(super) fn programs(daemon: &Daemon) -> Result<Vec<Program>> {
     let config = daemon.place.join("bird.conf");
@@ -41,11 +45,31 @@ fn render(config: &Bgp) -> Result<String> {
         }
         writeln!(text, "}}")?;
     }
+    tags(&mut text, &config.tags)?;
     text.push_str("protocol bfd { accept direct; }\n");
     for (index, peer) in config.peers.iter().enumerate() {
         bgp(&mut text, index, config, peer)?;
     }
     Ok(text)
+}
+
+/// What may be announced, and what is said of it.
+fn tags(text: &mut String, tags: &Tags) -> Result<()> {
+    writeln!(
+        text,
+        "filter tags {{\n  if source != RTS_STATIC then reject;"
+    )?;
+    for (a, b) in &tags.communities {
+        writeln!(text, "  bgp_community.add(({a},{b}));")?;
+    }
+    for (a, b, c) in &tags.large_communities {
+        writeln!(text, "  bgp_large_community.add(({a},{b},{c}));")?;
+    }
+    if let Some(med) = tags.med {
+        writeln!(text, "  bgp_med = {med};")?;
+    }
+    writeln!(text, "  accept;\n}}")?;
+    Ok(())
 }
 
 fn bgp(text: &mut String, index: usize, config: &Bgp, peer: &Peer) -> Result<()> {
@@ -99,7 +123,7 @@ fn bgp(text: &mut String, index: usize, config: &Bgp, peer: &Peer) -> Result<()>
     for family in ["ipv4", "ipv6"] {
         writeln!(
             text,
-            "  {family} {{ import all; export where source = RTS_STATIC; next hop self; }};"
+            "  {family} {{ import all; export filter tags; next hop self; }};"
         )?;
     }
     writeln!(text, "}}")?;

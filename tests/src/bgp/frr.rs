@@ -11,11 +11,21 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{BfdPeer, Bgp, Daemon, IpNet, Neighbor, Peer, Route};
+use super::{BfdPeer, Bgp, Daemon, IpNet, Neighbor, Peer, Route, Tags};
 use crate::process::Program;
 use crate::wait::{Deadline, eventually};
 
 const HOME: &str = "/usr/lib/frr";
+
+/// What is written down at the end.
+pub(super) const QUESTIONS: &[&str] = &[
+    "show bgp summary",
+    "show bgp ipv4 unicast",
+    "show bgp ipv6 unicast",
+    "show bfd peers",
+    "show ip route",
+    "show ipv6 route",
+];
 
 pub(super) fn programs(daemon: &Daemon) -> Result<Vec<Program>> {
     let place = &daemon.place;
@@ -109,7 +119,7 @@ fn render(config: &Bgp) -> Result<String> {
             .iter()
             .filter(|prefix| prefix.addr().is_ipv4() == v4)
         {
-            writeln!(text, "  network {prefix}")?;
+            writeln!(text, "  network {prefix} route-map tags")?;
         }
         for name in &names {
             writeln!(
@@ -119,7 +129,33 @@ fn render(config: &Bgp) -> Result<String> {
         }
         writeln!(text, " exit-address-family")?;
     }
+    text.push_str("exit\n");
+    tags(&mut text, &config.tags)?;
     Ok(text)
+}
+
+fn tags(text: &mut String, tags: &Tags) -> Result<()> {
+    writeln!(text, "route-map tags permit 10")?;
+    if !tags.communities.is_empty() {
+        let all = tags.communities.iter().map(|(a, b)| format!("{a}:{b}"));
+        writeln!(text, " set community {}", all.collect::<Vec<_>>().join(" "))?;
+    }
+    if !tags.large_communities.is_empty() {
+        let all = tags
+            .large_communities
+            .iter()
+            .map(|(a, b, c)| format!("{a}:{b}:{c}"));
+        writeln!(
+            text,
+            " set large-community {}",
+            all.collect::<Vec<_>>().join(" ")
+        )?;
+    }
+    if let Some(med) = tags.med {
+        writeln!(text, " set metric {med}")?;
+    }
+    text.push_str("exit\n");
+    Ok(())
 }
 
 fn neighbor(text: &mut String, name: &str, peer: &Peer) -> Result<()> {

@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use super::{Bgp, Daemon, IpNet, Neighbor, Peer, Route};
 use crate::process::Program;
 
+/// What is written down at the end.
+pub(super) const QUESTIONS: &[&str] = &["neighbor", "global rib -a ipv4", "global rib -a ipv6"];
+
 pub(super) fn programs(daemon: &Daemon) -> Result<Vec<Program>> {
     ensure!(
         daemon.config.announce.is_empty(),

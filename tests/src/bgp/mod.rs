@@ -47,6 +47,8 @@ pub struct Bgp {
     pub peers: Vec<Peer>,
     /// What it announces, with itself as next hop.
     pub announce: Vec<IpNet>,
+    /// What it says of all that it announces.
+    pub tags: Tags,
     /// Over how many paths it spreads flows.
     pub paths: u8,
     /// TCP port it listens on; 0 for none.
@@ -62,6 +64,7 @@ impl Bgp {
             router_id: host.v4,
             peers: Vec::new(),
             announce: Vec::new(),
+            tags: Tags::default(),
             paths: 64,
             port: 179,
         }
@@ -81,6 +84,13 @@ impl Bgp {
         self
     }
 
+    /// Saying this of all that it announces.
+    #[must_use]
+    pub fn tags(mut self, tags: Tags) -> Self {
+        self.tags = tags;
+        self
+    }
+
     /// Starts it in a host's namespace, and waits until it answers its own tool. Logs go to `folder`.
     ///
     /// # Errors
@@ -96,6 +106,7 @@ impl Bgp {
             processes: Vec::new(),
             config: self,
             place,
+            record: folder.join(format!("{name}.txt")),
         };
         let programs = match software {
             Software::Frr => frr::programs(&daemon)?,
@@ -123,6 +134,17 @@ impl Software {
             Self::GoBgp => "gobgp",
         }
     }
+}
+
+/// Attributes of announced routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tags {
+    /// Communities (RFC 1997), such as `(65001, 7)`.
+    pub communities: Vec<(u16, u16)>,
+    /// Large communities (RFC 8092).
+    pub large_communities: Vec<(u32, u32, u32)>,
+    /// The multi-exit discriminator.
+    pub med: Option<u32>,
 }
 
 /// A neighbour of a daemon, or a range of them.
@@ -258,6 +280,8 @@ pub struct Daemon {
     processes: Vec<Process>,
     config: Bgp,
     place: PathBuf,
+    /// Where what it holds is written down at the end.
+    record: PathBuf,
 }
 
 impl Daemon {
@@ -389,18 +413,17 @@ impl Daemon {
     /// # Errors
     /// The tool fails.
     pub async fn ask(&self, question: &str) -> Result<String> {
-        let command = match self.software {
-            Software::Frr => frr::tool(self, question),
-            Software::Bird => bird::tool(self, question),
-            Software::GoBgp => gobgp::tool(self, question)?,
-        };
+        let command = self.tool(question)?;
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         self.namespace.run(&words).await
     }
 
-    /// Where its configuration and sockets are.
-    pub(crate) fn place(&self) -> &std::path::Path {
-        &self.place
+    fn tool(&self, question: &str) -> Result<Vec<String>> {
+        match self.software {
+            Software::Frr => Ok(frr::tool(self, question)),
+            Software::Bird => Ok(bird::tool(self, question)),
+            Software::GoBgp => gobgp::tool(self, question),
+        }
     }
 
     fn name(&self) -> String {
@@ -421,5 +444,36 @@ impl Daemon {
             },
         )
         .await
+    }
+}
+
+impl Drop for Daemon {
+    /// Writes down what it holds, for when the test fails.
+    fn drop(&mut self) {
+        crate::scenario::stay();
+        if self.check().is_err() {
+            return;
+        }
+        let questions = match self.software {
+            Software::Frr => frr::QUESTIONS,
+            Software::Bird => bird::QUESTIONS,
+            Software::GoBgp => gobgp::QUESTIONS,
+        };
+        for question in questions {
+            let Ok(tool) = self.tool(question) else {
+                return;
+            };
+            let words = [self.record.display().to_string(), (*question).to_owned()]
+                .into_iter()
+                .chain(self.namespace.wrapper())
+                .chain(tool);
+            let words: Vec<std::ffi::OsString> = words.map(Into::into).collect();
+            let words: Vec<&std::ffi::OsStr> = words.iter().map(AsRef::as_ref).collect();
+            let script = r#"exec >>"$1" 2>&1; echo "== $2"; shift 2; timeout 2 "$@""#;
+            if !crate::network::record(script, &words) {
+                // It is paused or in trouble, and would be at the next question.
+                return;
+            }
+        }
     }
 }

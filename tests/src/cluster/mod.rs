@@ -427,15 +427,11 @@ fn manifest(path: &str) -> String {
         .to_string()
 }
 
-/// What Kubernetes and the router say of themselves, written down before they are gone.
+/// What Kubernetes says of itself, written down before it is gone.
 const RECORD: &str = r#"
 kubectl() { timeout 3 "$KUBECTL" --kubeconfig "$KUBECONFIG" --request-timeout=2s "$@"; }
 kubectl get events --all-namespaces --sort-by=.metadata.creationTimestamp >"$FOLDER/events.txt" 2>&1 &
 kubectl get nodes,pods,services,endpointslices --all-namespaces -o yaml >"$FOLDER/objects.yaml" 2>&1 &
-for question in 'show bgp summary' 'show bgp ipv4 unicast' 'show bgp ipv6 unicast' 'show bfd peers' 'show ip route'; do
-    echo "== $question"
-    nsenter --net=/run/netns/router timeout 2 vtysh --vty_socket "$ROUTER" -c "$question"
-done >"$FOLDER/router.txt" 2>&1
 wait
 "#;
 
@@ -449,7 +445,6 @@ impl Drop for Cluster {
             setting("KUBECTL", &kubectl),
             setting("KUBECONFIG", self.control.kubeconfig()),
             setting("FOLDER", self.network.folder().path()),
-            setting("ROUTER", self.router.place()),
             RECORD.to_owned(),
         ]
         .concat();

@@ -1,9 +1,11 @@
 //! Faults of links. Each has a way back; none changes what a host believes about itself unless it says so.
 
 use std::fmt::Write;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use super::delay::{self, Delay};
 use super::{Host, Network};
 
 /// The table that holds the faults of the switch.
@@ -36,8 +38,14 @@ impl Network {
     /// # Errors
     /// The kernel refuses.
     pub async fn plug(&self, host: &Host) -> Result<()> {
+        let delays = self.delays.lock().await;
+        let bridge = if delays.contains_key(host.name()) {
+            delay::bridge(host)
+        } else {
+            "br0".to_owned()
+        };
         self.switch
-            .ip(&format!("link set {} master br0 up\n", host.port()))
+            .ip(&format!("link set {} master {bridge} up\n", host.port()))
             .await
     }
 
@@ -51,9 +59,9 @@ impl Network {
             for (from, to) in [(from, to), (to, from)] {
                 writeln!(
                     rules,
-                    "add rule {TABLE} forward iifname \"{}\" oifname \"{}\" drop",
-                    from.port(),
-                    to.port()
+                    "add rule {TABLE} forward iifname {{ {} }} oifname {{ {} }} drop",
+                    ports(from),
+                    ports(to)
                 )?;
             }
         }
@@ -99,30 +107,23 @@ impl Network {
             .map(drop)
     }
 
-    /// Delays what a host receives by so many milliseconds.
+    /// Holds every frame to and from a host for so long: a round trip takes twice that longer. Called again it changes
+    /// the time.
     ///
     /// # Errors
-    /// The kernel has no `netem`.
-    pub async fn delay(&self, host: &Host, milliseconds: u32) -> Result<()> {
-        let delay = format!("{milliseconds}ms");
-        self.switch
-            .run(&[
-                "tc",
-                "qdisc",
-                "replace",
-                "dev",
-                &host.port(),
-                "root",
-                "netem",
-                "delay",
-                &delay,
-            ])
-            .await
-            .map(drop)
-            .context("delaying packets needs a kernel with sch_netem")
+    /// The kernel refuses.
+    pub async fn delay(&self, host: &Host, time: Duration) -> Result<()> {
+        let mut delays = self.delays.lock().await;
+        if let Some(delay) = delays.get(host.name()) {
+            delay.set(time)?;
+        } else {
+            let delay = Delay::start(&self.switch, host, time).await?;
+            delays.insert(host.name().to_owned(), delay);
+        }
+        Ok(())
     }
 
-    /// Ends every partition and loss, and the limits and delays of all hosts.
+    /// Ends every partition and loss, and the limits and delays of all hosts. Who is unplugged stays so.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -130,12 +131,16 @@ impl Network {
         self.switch
             .nft(&format!("add table {TABLE}\ndelete table {TABLE}\n"))
             .await?;
+        let mut delays = self.delays.lock().await;
         for host in self.on_segment() {
             // Fails where nothing was set, which is what is wanted.
             let _ = self
                 .switch
                 .run(&["tc", "qdisc", "del", "dev", &host.port(), "root"])
                 .await;
+            if let Some(delay) = delays.remove(host.name()) {
+                delay.end(&self.switch, host).await?;
+            }
         }
         Ok(())
     }
@@ -147,4 +152,9 @@ impl Network {
             ))
             .await
     }
+}
+
+/// Where a host is met on `br0`: at its own port, or at the end of its slow cable.
+fn ports(host: &Host) -> String {
+    format!("\"{}\", \"farp-{}\"", host.port(), host.name())
 }

@@ -9,8 +9,10 @@
 //! The router forwards and hashes flows over their ports; nodes forward; there is no duplicate address detection, so
 //! every address works at once. The switch lives in a namespace of its own, where no packet filter sees its frames.
 
+mod delay;
 mod faults;
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -87,6 +89,7 @@ pub struct Network {
     lan_client: Host,
     switch: Namespace,
     capture: Option<Process>,
+    delays: tokio::sync::Mutex<BTreeMap<String, delay::Delay>>,
     folder: Folder,
 }
 
@@ -115,6 +118,7 @@ impl Network {
             lan_client: Host::on_segment("lan", "eth0", 200),
             switch: Namespace::named("switch"),
             capture: None,
+            delays: tokio::sync::Mutex::default(),
             folder: Folder::new("network")?,
         };
         network.build().await.context("cannot make the network")?;
@@ -330,11 +334,12 @@ impl Drop for Network {
 }
 
 /// Runs a shell script that writes down the state of things; for at most ten seconds, since the things may hang.
-pub(crate) fn record(script: &str, args: &[&std::ffi::OsStr]) {
-    // Whether it succeeds is no concern of the test: it writes what it can.
-    let _ = std::process::Command::new("timeout")
+/// Whether it succeeds is no concern of the test: it writes what it can.
+pub(crate) fn record(script: &str, args: &[&std::ffi::OsStr]) -> bool {
+    std::process::Command::new("timeout")
         .args(["10", "bash", "-c", script, "record"])
         .args(args)
         .stdin(std::process::Stdio::null())
-        .status();
+        .status()
+        .is_ok_and(|status| status.success())
 }

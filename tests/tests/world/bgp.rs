@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use ipnet::IpNet;
+use openelb_tests::bgp::Tags;
 use openelb_tests::{Bgp, Deadline, Host, Network, Peer, Software, eventually, scenario};
 
 const V4: &str = "203.0.113.9/32";
@@ -107,4 +108,64 @@ fn bird_hears_three_speakers_and_the_loss_of_one() {
 #[test]
 fn gobgp_hears_three_speakers_and_the_loss_of_one() {
     scenario(async || three_speakers_are_heard_by(Software::GoBgp).await);
+}
+
+/// FRR and BIRD say what they were told to say, and every make of router shows it in the same words.
+#[test]
+fn attributes_are_shown_alike_by_every_router() {
+    scenario(async || {
+        let network = Network::start(2).await?;
+        let [one, two] = network.nodes() else {
+            anyhow::bail!("two nodes")
+        };
+        let tags = Tags {
+            communities: vec![(65001, 7), (65535, 65281)],
+            large_communities: vec![(65001, 1, 2)],
+            med: Some(30),
+        };
+        let [v4, v6] = prefixes()?;
+        let mut speakers = Vec::new();
+        for (software, node) in [(Software::Bird, one), (Software::Frr, two)] {
+            let speaker = Bgp::new(NODES, node)
+                .peer(Peer::at(network.router().v4, ROUTER))
+                .announce(v4)
+                .announce(v6)
+                .tags(tags.clone());
+            speakers.push(speaker.start(software, node, network.folder()).await?);
+        }
+        for software in Software::ALL {
+            let mut config = Bgp::new(ROUTER, network.router());
+            for node in network.nodes() {
+                config = config.peer(Peer::at(node.v4, NODES));
+            }
+            let router = config
+                .start(software, network.router(), network.folder())
+                .await?;
+            let paths = router
+                .routes_become(v4, "two paths", |routes| routes.len() == 2)
+                .await?;
+            for (path, node) in paths.iter().zip([one, two]) {
+                assert_eq!(path.next_hop, IpAddr::from(node.v4), "{software:?}");
+                assert_eq!(path.as_path, [NODES], "{software:?}");
+                assert_eq!(path.med, Some(30), "{software:?}: {path:?}");
+                let communities: Vec<&str> = path.communities.iter().map(String::as_str).collect();
+                let well_known = communities
+                    .iter()
+                    .any(|word| ["65535:65281", "no-export", "noExport"].contains(word));
+                assert!(
+                    communities.contains(&"65001:7") && well_known && communities.len() == 2,
+                    "{software:?}: {communities:?}"
+                );
+                let large: Vec<&str> = path.large_communities.iter().map(String::as_str).collect();
+                assert_eq!(large, ["65001:1:2"], "{software:?}");
+            }
+            let neighbors = router.neighbors().await?;
+            assert_eq!(neighbors.len(), 2, "{neighbors:?}");
+        }
+        // The kernel's side: who answers for a next hop, and what is installed by whom.
+        let neighbor = network.router().namespace().neighbor(one.v4.into()).await?;
+        let mac = one.namespace().hardware_address("eth0").await?;
+        assert_eq!(neighbor.and_then(|entry| entry.hardware_address), Some(mac));
+        Ok(())
+    });
 }

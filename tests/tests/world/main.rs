@@ -6,5 +6,8 @@ mod cluster_faults;
 mod cluster_services;
 mod control_plane;
 mod faults;
+mod keepalived;
+mod link_faults;
 mod network;
 mod nothing_left;
+mod prober;

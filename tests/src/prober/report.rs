@@ -1,0 +1,326 @@
+//! What a prober saw: counts, gaps, and a timeline that can be joined with faults and logs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::{Outcome, Probe, Target};
+
+/// What a prober saw.
+#[derive(Debug, Clone)]
+pub struct Report {
+    probes: Vec<Probe>,
+    marks: Vec<(Instant, String)>,
+    from: [IpAddr; 2],
+    began: (Instant, Timestamp),
+}
+
+impl Report {
+    pub(super) fn new(
+        probes: Vec<Probe>,
+        marks: Vec<(Instant, String)>,
+        from: [IpAddr; 2],
+        began: (Instant, Timestamp),
+    ) -> Self {
+        Self {
+            probes,
+            marks,
+            from,
+            began,
+        }
+    }
+
+    /// The same for one target alone.
+    #[must_use]
+    pub fn of(&self, target: Target) -> Self {
+        let mut report = self.clone();
+        report.probes.retain(|probe| probe.target == target);
+        report
+    }
+
+    /// When a moment of the timeline was by the clock of the logs.
+    #[must_use]
+    pub fn clock(&self, moment: Instant) -> Timestamp {
+        let (began, clock) = self.began;
+        let later = jiff::SignedDuration::try_from(moment.saturating_duration_since(began));
+        later.map_or(clock, |later| clock.saturating_add(later).unwrap_or(clock))
+    }
+
+    /// What was noted while the traffic ran, and when.
+    #[must_use]
+    pub fn marks(&self) -> &[(Instant, String)] {
+        &self.marks
+    }
+
+    /// The shortest time that an answer took.
+    #[must_use]
+    pub fn fastest(&self) -> Option<Duration> {
+        let good = self.probes.iter().filter(|probe| probe.outcome.is_good());
+        good.map(|probe| probe.took).min()
+    }
+
+    /// All probes, by the time they began.
+    #[must_use]
+    pub fn probes(&self) -> &[Probe] {
+        &self.probes
+    }
+
+    /// How many probes were answered.
+    #[must_use]
+    pub fn answered(&self) -> usize {
+        self.probes
+            .iter()
+            .filter(|probe| probe.outcome.is_good())
+            .count()
+    }
+
+    /// How many probes nobody answered in time.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        self.count(&Outcome::Lost)
+    }
+
+    /// How many connections were reset.
+    #[must_use]
+    pub fn reset(&self) -> usize {
+        self.count(&Outcome::Reset)
+    }
+
+    /// How many probes were refused.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        self.count(&Outcome::Refused)
+    }
+
+    fn count(&self, outcome: &Outcome) -> usize {
+        self.probes
+            .iter()
+            .filter(|probe| probe.outcome == *outcome)
+            .count()
+    }
+
+    /// How many answers each node gave.
+    #[must_use]
+    pub fn by_node(&self) -> BTreeMap<String, usize> {
+        self.tally(|node, _| node)
+    }
+
+    /// How many answers each pod gave.
+    #[must_use]
+    pub fn by_pod(&self) -> BTreeMap<String, usize> {
+        self.tally(|_, pod| pod)
+    }
+
+    fn tally(&self, of: impl for<'a> Fn(&'a str, &'a str) -> &'a str) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for probe in &self.probes {
+            if let Outcome::Answered { node, pod, .. } = &probe.outcome {
+                *counts.entry(of(node, pod).to_owned()).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// Whether every pod that answered saw the client's own address.
+    #[must_use]
+    pub fn kept_client(&self) -> bool {
+        self.probes.iter().all(|probe| match &probe.outcome {
+            Outcome::Answered { seen, .. } => self.from.contains(seen),
+            _ => true,
+        })
+    }
+
+    /// The longest time without an answer on any target: from the beginning of the first probe that failed to the
+    /// beginning of the next that was answered (or of the last one, when none was).
+    #[must_use]
+    pub fn gap(&self) -> Duration {
+        let mut failing: BTreeMap<Target, Instant> = BTreeMap::new();
+        let mut longest = Duration::ZERO;
+        for probe in &self.probes {
+            if probe.outcome.is_good() {
+                if let Some(since) = failing.remove(&probe.target) {
+                    longest = longest.max(probe.at.duration_since(since));
+                }
+            } else {
+                let since = *failing.entry(probe.target).or_insert(probe.at);
+                longest = longest.max(probe.at.duration_since(since));
+            }
+        }
+        longest
+    }
+
+    /// How long after a moment the last failing probe began; zero when none failed after it.
+    #[must_use]
+    pub fn trouble_after(&self, moment: Instant) -> Duration {
+        self.probes
+            .iter()
+            .rev()
+            .find(|probe| !probe.outcome.is_good())
+            .map_or(Duration::ZERO, |probe| {
+                probe.at.saturating_duration_since(moment)
+            })
+    }
+
+    /// How many probes failed that began before a moment.
+    #[must_use]
+    pub fn failed_before(&self, moment: Instant) -> usize {
+        self.probes
+            .iter()
+            .filter(|probe| probe.at < moment && !probe.outcome.is_good())
+            .count()
+    }
+}
+
+impl fmt::Display for Report {
+    /// The timeline: marks, and runs of probes with the same outcome, in milliseconds since the first probe, whose
+    /// time by the clock stands above.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(begin) = self.probes.first().map(|probe| probe.at) else {
+            return writeln!(out, "no probes");
+        };
+        writeln!(out, "       0 ms  is {}", self.clock(begin))?;
+        let since = |at: Instant| at.saturating_duration_since(begin).as_millis();
+        let mut lines: Vec<(Instant, String)> = self
+            .marks
+            .iter()
+            .map(|(at, what)| (*at, format!("-- {what}")))
+            .collect();
+        let mut runs: BTreeMap<Target, (Instant, Outcome, usize)> = BTreeMap::new();
+        let mut flush = |target: &Target, (at, outcome, count): (Instant, Outcome, usize)| {
+            let what = match outcome {
+                Outcome::Answered { node, pod, .. } => format!("answered by {pod} on {node}"),
+                other => format!("{other:?}"),
+            };
+            lines.push((
+                at,
+                format!("{:?} {}: {count} × {what}", target.traffic, target.address),
+            ));
+        };
+        for probe in &self.probes {
+            match runs.get_mut(&probe.target) {
+                Some((_, outcome, count)) if *outcome == probe.outcome => *count += 1,
+                _ => {
+                    if let Some(run) =
+                        runs.insert(probe.target, (probe.at, probe.outcome.clone(), 1))
+                    {
+                        flush(&probe.target, run);
+                    }
+                }
+            }
+        }
+        for (target, run) in runs {
+            flush(&target, run);
+        }
+        lines.sort_by_key(|(at, _)| *at);
+        for (at, line) in lines {
+            writeln!(out, "{:>8} ms  {line}", since(at))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Traffic;
+    use super::*;
+
+    fn report(outcomes: &[(u64, bool)]) -> (Report, Instant) {
+        let begin = Instant::now();
+        let target = Target {
+            address: ([127, 0, 0, 1], 1).into(),
+            traffic: Traffic::Tcp,
+        };
+        let good = Outcome::Answered {
+            node: "n1".into(),
+            pod: "p".into(),
+            seen: [10, 0, 0, 1].into(),
+        };
+        let probes = outcomes
+            .iter()
+            .map(|(at, answered)| Probe {
+                at: begin + Duration::from_millis(*at),
+                target,
+                outcome: if *answered {
+                    good.clone()
+                } else {
+                    Outcome::Lost
+                },
+                took: Duration::from_millis(*at),
+            })
+            .collect();
+        let from = [
+            [10, 0, 0, 1].into(),
+            IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        ];
+        let marks = vec![(begin, "fault".into())];
+        let clock = (begin, "2026-01-02T03:04:05Z".parse().unwrap());
+        (Report::new(probes, marks, from, clock), begin)
+    }
+
+    #[test]
+    fn the_gap_lasts_from_the_first_failure_to_the_next_answer() {
+        let (report, begin) = report(&[
+            (0, true),
+            (10, false),
+            (20, false),
+            (30, true),
+            (40, false),
+            (50, true),
+        ]);
+        assert_eq!(report.gap(), Duration::from_millis(20));
+        assert_eq!(report.lost(), 3);
+        assert_eq!(
+            report.trouble_after(begin + Duration::from_millis(15)),
+            Duration::from_millis(25)
+        );
+        assert_eq!(report.failed_before(begin + Duration::from_millis(15)), 1);
+        assert!(report.kept_client());
+    }
+
+    #[test]
+    fn a_gap_that_never_ends_is_as_long_as_the_traffic() {
+        let (report, begin) = report(&[(0, true), (10, false), (500, false)]);
+        assert_eq!(report.gap(), Duration::from_millis(490));
+        assert_eq!(
+            report.trouble_after(begin + Duration::from_secs(1)),
+            Duration::ZERO
+        );
+        assert!(report.to_string().contains("2 × Lost"), "{report}");
+    }
+
+    #[test]
+    fn the_timeline_joins_marks_and_logs_by_the_clock() {
+        let (report, begin) = report(&[(0, true), (10, false), (20, true)]);
+        assert_eq!(
+            report
+                .clock(begin + Duration::from_millis(1500))
+                .to_string(),
+            "2026-01-02T03:04:06.5Z"
+        );
+        let text = report.to_string();
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        assert_eq!(lines[0], "0 ms  is 2026-01-02T03:04:05Z", "{text}");
+        assert!(lines.contains(&"0 ms  -- fault"), "{text}");
+        assert!(
+            lines[3].starts_with("10 ms") && lines[3].ends_with("1 × Lost"),
+            "{text}"
+        );
+        assert_eq!(report.marks().len(), 1);
+    }
+
+    #[test]
+    fn targets_are_told_apart_and_the_fastest_answer_counts() {
+        let (mut all, _) = report(&[(5, true), (7, true), (3, false)]);
+        let other = Target {
+            address: ([127, 0, 0, 1], 2).into(),
+            traffic: Traffic::Flow,
+        };
+        all.probes[0].target = other;
+        assert_eq!(all.of(other).probes().len(), 1);
+        assert_eq!(all.of(all.probes[1].target).lost(), 1);
+        assert_eq!(all.fastest(), Some(Duration::from_millis(5)));
+    }
+}

@@ -1,0 +1,104 @@
+//! Level 2: the prober tells apart what can become of traffic.
+
+use std::net::IpAddr;
+
+use anyhow::ensure;
+use openelb_tests::prober::{Outcome, Report};
+use openelb_tests::{Network, Prober, Traffic, scenario};
+
+use crate::faults::{all, serve};
+
+const KINDS: [Traffic; 4] = [Traffic::Tcp, Traffic::Udp, Traffic::Held, Traffic::Flow];
+
+/// How many probes of one kind, in both families together, ended so.
+fn count(report: &Report, addresses: &[IpAddr], kind: Traffic, outcome: &Outcome) -> usize {
+    all(addresses, &[kind])
+        .into_iter()
+        .flat_map(|target| report.of(target).probes().to_vec())
+        .filter(|probe| probe.outcome == *outcome)
+        .count()
+}
+
+#[test]
+fn answers_losses_resets_and_refusals_are_told_apart_for_every_kind_of_traffic() {
+    scenario(async || {
+        let network = Network::start(1).await?;
+        let [node] = network.nodes() else {
+            anyhow::bail!("one node")
+        };
+        let server = serve(&network, node, &[]).await?;
+        let addresses = node.addresses();
+        let targets = all(&addresses, &KINDS);
+        let mut prober = Prober::start(network.client(), &targets)?;
+        prober.answered(400).await?;
+        let fault = prober.mark("the server is killed");
+        server.kill().await;
+        prober.failed(100).await?;
+        server.restart().await?;
+        prober.answered(400).await?;
+        let dark = prober.mark("unplugged");
+        network.unplug(node).await?;
+        prober.failed(400).await?;
+        network.plug(node).await?;
+        prober.answered(400).await?;
+        let report = prober.stop().await?;
+        println!("{report}");
+        ensure!(report.failed_before(fault) == 0, "{report}");
+        ensure!(
+            report.kept_client(),
+            "the client's address was changed: {report}"
+        );
+        ensure!(
+            report.by_node().into_keys().eq(["n1".to_owned()])
+                && report.by_pod().into_keys().eq(["pod-n1".to_owned()]),
+            "{:?} {:?}",
+            report.by_node(),
+            report.by_pod()
+        );
+        for target in &targets {
+            ensure!(report.of(*target).answered() > 0, "{target:?}: {report}");
+            ensure!(
+                report.of(*target).lost() > 0,
+                "{target:?} lost nothing: {report}"
+            );
+        }
+        for (kind, outcome) in [
+            // The kernel of a host without the server closes what is open and refuses what is new.
+            (Traffic::Held, Outcome::Reset),
+            (Traffic::Tcp, Outcome::Refused),
+            (Traffic::Udp, Outcome::Refused),
+            (Traffic::Flow, Outcome::Refused),
+        ] {
+            ensure!(
+                count(&report, &addresses, kind, &outcome) > 0,
+                "{kind:?} saw no {outcome:?}: {report}"
+            );
+        }
+        ensure!(report.gap() > std::time::Duration::ZERO, "{report}");
+        ensure!(report.marks().len() == 2 && report.clock(dark) > report.clock(fault));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_changed_client_address_is_noticed() {
+    scenario(async || {
+        let network = Network::start(1).await?;
+        let [node] = network.nodes() else {
+            anyhow::bail!("one node")
+        };
+        let _server = serve(&network, node, &[]).await?;
+        network
+            .router()
+            .namespace()
+            .nft("table ip hide { chain out { type nat hook postrouting priority 100; oifname \"lan0\" masquerade; }; }\n")
+            .await?;
+        for (address, kept) in [(IpAddr::from(node.v4), false), (node.v6.into(), true)] {
+            let mut prober = Prober::start(network.client(), &all(&[address], &KINDS))?;
+            prober.answered(50).await?;
+            let report = prober.stop().await?;
+            ensure!(report.kept_client() == kept, "{address}: {report}");
+        }
+        Ok(())
+    });
+}

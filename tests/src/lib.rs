@@ -24,6 +24,7 @@ pub mod network;
 pub mod prober;
 pub mod process;
 pub mod product;
+mod record;
 mod scenario;
 pub mod speakers;
 pub mod tools;

@@ -18,6 +18,7 @@ use crate::folder::Folder;
 use crate::namespace::Namespace;
 use crate::network::Host;
 use crate::process::Process;
+use crate::record::Registration;
 use crate::wait::{Deadline, eventually};
 
 /// Whose implementation of BGP.
@@ -106,8 +107,9 @@ impl Bgp {
             processes: Vec::new(),
             config: self,
             place,
-            record: folder.join(format!("{name}.txt")),
+            record: None,
         };
+        daemon.record = Some(daemon.recorder(folder.join(format!("{name}.txt")))?);
         let programs = match software {
             Software::Frr => frr::programs(&daemon)?,
             Software::Bird => bird::programs(&daemon)?,
@@ -280,8 +282,7 @@ pub struct Daemon {
     processes: Vec<Process>,
     config: Bgp,
     place: PathBuf,
-    /// Where what it holds is written down at the end.
-    record: PathBuf,
+    record: Option<Registration>,
 }
 
 impl Daemon {
@@ -426,6 +427,31 @@ impl Daemon {
         }
     }
 
+    /// What writes down what it holds.
+    fn recorder(&self, file: PathBuf) -> Result<Registration> {
+        let questions = match self.software {
+            Software::Frr => frr::QUESTIONS,
+            Software::Bird => bird::QUESTIONS,
+            Software::GoBgp => gobgp::QUESTIONS,
+        };
+        let asked = questions
+            .iter()
+            .map(|question| Ok([self.namespace.wrapper(), self.tool(question)?].concat()))
+            .collect::<Result<Vec<Vec<String>>>>()?;
+        Ok(crate::record::register(move |now| {
+            let script =
+                r#"exec >>"$1" 2>&1; echo "==== $2: $3"; shift 3; timeout 2 "$@" </dev/null"#;
+            for (question, tool) in questions.iter().zip(&asked) {
+                let file = file.display().to_string();
+                let words = [file, now.to_owned(), (*question).to_owned()];
+                if !crate::record::run(script, &[words.as_slice(), tool].concat()) {
+                    // It is gone, paused or in trouble, and would be at the next question.
+                    return;
+                }
+            }
+        }))
+    }
+
     fn name(&self) -> String {
         format!("{} on {}", self.software.name(), self.namespace.name())
     }
@@ -448,32 +474,7 @@ impl Daemon {
 }
 
 impl Drop for Daemon {
-    /// Writes down what it holds, for when the test fails.
     fn drop(&mut self) {
-        crate::scenario::stay();
-        if self.check().is_err() {
-            return;
-        }
-        let questions = match self.software {
-            Software::Frr => frr::QUESTIONS,
-            Software::Bird => bird::QUESTIONS,
-            Software::GoBgp => gobgp::QUESTIONS,
-        };
-        for question in questions {
-            let Ok(tool) = self.tool(question) else {
-                return;
-            };
-            let words = [self.record.display().to_string(), (*question).to_owned()]
-                .into_iter()
-                .chain(self.namespace.wrapper())
-                .chain(tool);
-            let words: Vec<std::ffi::OsString> = words.map(Into::into).collect();
-            let words: Vec<&std::ffi::OsStr> = words.iter().map(AsRef::as_ref).collect();
-            let script = r#"exec >>"$1" 2>&1; echo "== $2"; shift 2; timeout 2 "$@""#;
-            if !crate::network::record(script, &words) {
-                // It is paused or in trouble, and would be at the next question.
-                return;
-            }
-        }
+        crate::record::before_the_end();
     }
 }

@@ -199,7 +199,7 @@ mod tests {
     async fn a_group_of_version_2_holds_and_kills_its_members() {
         match unified() {
             Some(root) if nix::unistd::geteuid().is_root() => {
-                holds_and_kills_its_members(&root).await
+                holds_and_kills_its_members(&root).await;
             }
             _ => println!("skipped: this needs root and a mounted version 2"),
         }

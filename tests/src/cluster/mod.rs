@@ -28,6 +28,7 @@ use crate::bgp::{Bgp, Daemon, Peer, Software};
 use crate::control_plane::ControlPlane;
 use crate::namespace::Namespace;
 use crate::network::Network;
+use crate::record::Registration;
 use crate::tools::{binary, tool};
 use crate::wait::{Deadline, eventually};
 
@@ -108,6 +109,7 @@ pub struct Cluster {
     router: Daemon,
     control: ControlPlane,
     network: Arc<Network>,
+    _record: Registration,
 }
 
 impl Cluster {
@@ -178,6 +180,7 @@ impl Cluster {
         };
         let (router, nodes) = tokio::try_join!(router, nodes)?;
         let cluster = Self {
+            _record: recorder(&control, &network)?,
             nodes,
             router,
             control,
@@ -427,27 +430,29 @@ fn manifest(path: &str) -> String {
         .to_string()
 }
 
-/// What Kubernetes says of itself, written down before it is gone.
+/// What Kubernetes says of itself; written to a folder.
 const RECORD: &str = r#"
-kubectl() { timeout 3 "$KUBECTL" --kubeconfig "$KUBECONFIG" --request-timeout=2s "$@"; }
-kubectl get events --all-namespaces --sort-by=.metadata.creationTimestamp >"$FOLDER/events.txt" 2>&1 &
-kubectl get nodes,pods,services,endpointslices --all-namespaces -o yaml >"$FOLDER/objects.yaml" 2>&1 &
+folder=$1 program=$2
+export KUBECONFIG=$3
+kubectl() { timeout 3 "$program" --request-timeout=2s "$@" --all-namespaces; }
+kubectl get events --sort-by=.metadata.creationTimestamp >"$folder/events.txt" 2>&1 &
+kubectl get nodes,pods,services,endpointslices -o yaml >"$folder/objects.yaml" 2>&1 &
 wait
 "#;
 
+fn recorder(control: &ControlPlane, network: &Network) -> Result<Registration> {
+    let words = [
+        network.folder().path().to_owned(),
+        tool("kubectl")?,
+        control.kubeconfig().to_owned(),
+    ];
+    Ok(crate::record::register(move |_| {
+        crate::record::run(RECORD, &words);
+    }))
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
-        crate::scenario::stay();
-        let Ok(kubectl) = tool("kubectl") else { return };
-        let setting =
-            |name: &str, value: &Path| format!("export {name}={:?}; ", value.display().to_string());
-        let script = [
-            setting("KUBECTL", &kubectl),
-            setting("KUBECONFIG", self.control.kubeconfig()),
-            setting("FOLDER", self.network.folder().path()),
-            RECORD.to_owned(),
-        ]
-        .concat();
-        crate::network::record(&script, &[]);
+        crate::record::before_the_end();
     }
 }

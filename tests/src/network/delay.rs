@@ -190,6 +190,7 @@ fn carry(near: &OwnedFd, far: &OwnedFd, mut setting: UnixStream, delay: Duration
     let mut delay = delay;
     let mut outward = VecDeque::new();
     let mut inward = VecDeque::new();
+    let mut buffer = vec![0; LONGEST];
     loop {
         let next = [outward.front(), inward.front()]
             .into_iter()
@@ -203,8 +204,8 @@ fn carry(near: &OwnedFd, far: &OwnedFd, mut setting: UnixStream, delay: Duration
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("cannot wait for frames"),
         }
-        listen(near, &mut outward, delay)?;
-        listen(far, &mut inward, delay)?;
+        listen(near, &mut buffer, &mut outward, delay)?;
+        listen(far, &mut buffer, &mut inward, delay)?;
         let mut number = [0; 8];
         match setting.read(&mut number) {
             Ok(8) => delay = Duration::from_micros(u64::from_ne_bytes(number)),
@@ -220,10 +221,14 @@ fn carry(near: &OwnedFd, far: &OwnedFd, mut setting: UnixStream, delay: Duration
 }
 
 /// Takes what has come, to be delivered later.
-fn listen(socket: &OwnedFd, queue: &mut VecDeque<Frame>, delay: Duration) -> Result<()> {
-    let mut buffer = [0; LONGEST];
+fn listen(
+    socket: &OwnedFd,
+    buffer: &mut [u8],
+    queue: &mut VecDeque<Frame>,
+    delay: Duration,
+) -> Result<()> {
     loop {
-        match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+        match recv(socket.as_raw_fd(), buffer, MsgFlags::empty()) {
             Ok(length) if queue.len() < MOST_FRAMES => queue.push_back(Frame {
                 due: Instant::now() + delay,
                 bytes: buffer.get(..length).unwrap_or_default().to_vec(),

@@ -21,6 +21,7 @@ use anyhow::{Context, Result, ensure};
 use crate::folder::Folder;
 use crate::namespace::Namespace;
 use crate::process::{Process, Program};
+use crate::record::Registration;
 
 /// How many nodes a network can have: their addresses end in 11 to 110.
 const MOST_NODES: u8 = 100;
@@ -90,6 +91,7 @@ pub struct Network {
     switch: Namespace,
     capture: Option<Process>,
     delays: tokio::sync::Mutex<BTreeMap<String, delay::Delay>>,
+    record: Option<Registration>,
     folder: Folder,
 }
 
@@ -118,6 +120,7 @@ impl Network {
             lan_client: Host::on_segment("lan", "eth0", 200),
             switch: Namespace::named("switch"),
             capture: None,
+            record: None,
             delays: tokio::sync::Mutex::default(),
             folder: Folder::new("network")?,
         };
@@ -128,6 +131,10 @@ impl Network {
                 .program(capture(&network.folder))
                 .start(network.folder.path())?,
         );
+        let folder = network.folder.path().to_owned();
+        network.record = Some(crate::record::register(move |now| {
+            crate::record::run(RECORD, &[folder.as_os_str(), now.as_ref()]);
+        }));
         Ok(network)
     }
 
@@ -312,34 +319,23 @@ fn capture(folder: &Folder) -> Program {
         .arg(folder.join("segment.pcap"))
 }
 
-/// What every host's kernel knows, written down before it is gone.
+/// What every host's kernel knows; written to a folder, with the time.
 const RECORD: &str = r#"
 for file in /run/netns/*; do
     case $file in */cni-*) continue ;; esac
     {
+        echo "==== $2"
         for what in "-d addr" "route show table all" "-6 route show table all" "neigh" "-6 neigh"; do
             echo "== ip $what"
             nsenter --net="$file" ip $what
         done
-    } >"$1/kernel-$(basename "$file").txt" 2>&1
+    } >>"$1/kernel-$(basename "$file").txt" 2>&1
 done
 true
 "#;
 
 impl Drop for Network {
     fn drop(&mut self) {
-        crate::scenario::stay();
-        record(RECORD, &[self.folder.path().as_os_str()]);
+        crate::record::before_the_end();
     }
-}
-
-/// Runs a shell script that writes down the state of things; for at most ten seconds, since the things may hang.
-/// Whether it succeeds is no concern of the test: it writes what it can.
-pub(crate) fn record(script: &str, args: &[&std::ffi::OsStr]) -> bool {
-    std::process::Command::new("timeout")
-        .args(["10", "bash", "-c", script, "record"])
-        .args(args)
-        .stdin(std::process::Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
 }

@@ -113,6 +113,31 @@ fn helm_installs_a_chart_with_a_hook() {
     });
 }
 
+/// Starts this program again, for the test below, with the other release.
+#[tokio::test]
+async fn the_oldest_supported_kubernetes_starts_too() -> Result<()> {
+    let began = std::time::Instant::now();
+    let output = tokio::process::Command::new(std::env::current_exe()?)
+        .args([
+            "--exact",
+            "cluster_services::the_nodes_are_the_release_asked_for",
+            "--nocapture",
+        ])
+        .env("OPENELB_KUBERNETES", "oldest")
+        // What is given there is of one release.
+        .env_remove("KUBEBUILDER_ASSETS")
+        .env_remove("OPENELB_TOOLS")
+        .stderr(std::process::Stdio::inherit())
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}\nin all {:.1} s", began.elapsed().as_secs_f32());
+    ensure!(output.status.success(), "{}", output.status);
+    ensure!(said.contains("kubelet v1.33."), "another release started");
+    Ok(())
+}
+
 #[test]
 fn the_nodes_are_the_release_asked_for() {
     scenario(async || {
@@ -126,6 +151,7 @@ fn the_nodes_are_the_release_asked_for() {
                 "jsonpath={.status.nodeInfo.kubeletVersion}",
             ])
             .await?;
+        println!("kubelet {version}");
         ensure!(
             version.starts_with("v1.33.") == tools::oldest(),
             "{version}"

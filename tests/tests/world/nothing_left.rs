@@ -1,109 +1,125 @@
-//! A world leaves nothing behind, also when the test program is killed.
+//! A world leaves nothing behind, also when the test program is killed, and harms no other beside it.
 
-use std::path::Path;
-use std::process::Stdio;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use openelb_tests::{Cluster, Deadline, Folder, Network, Program, eventually, scenario};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
+use openelb_tests::{Deadline, eventually};
 
-/// Set for the program that is to be killed, to the level of its world.
-const VICTIM: &str = "OPENELB_TEST_VICTIM";
+use crate::victim::{Victim, processes};
 
-/// The body of the program that is killed below; on its own, an empty world.
-#[test]
-fn a_world_that_waits() {
-    scenario(async || match std::env::var(VICTIM).as_deref() {
-        Ok("network") => wait_with(Network::start(2).await?.folder()).await,
-        Ok("cluster") => wait_with(Cluster::start(1).await?.network().folder()).await,
-        _ => Ok(()),
-    });
+/// Starts two worlds side by side, kills the program of one, and lets the other come to its end.
+async fn one_is_killed_and_the_other_goes_on(test: &str, level: &str) -> Result<()> {
+    let mut killed = Victim::start(test, level, &[])?;
+    let mut other = Victim::start(test, level, &[])?;
+    let (one, two) = (
+        world(&mut killed, level).await?,
+        world(&mut other, level).await?,
+    );
+    ensure!(one.root != two.root, "both are in {}", one.root.display());
+    ensure!(
+        level == "control-plane" || one.networks.is_disjoint(&two.networks),
+        "they share a network namespace"
+    );
+    for world in [&one, &two] {
+        let groups = groups(&world.root)?;
+        ensure!(groups.is_empty() == (level != "cluster"), "{groups:?}");
+    }
+    killed.kill().await?;
+    one.is_gone().await?;
+    std::fs::write(two.folder.join("go"), "")?;
+    other.says("still whole").await?;
+    let status = other.ended().await?;
+    ensure!(status.success(), "{status}");
+    two.is_gone().await
 }
 
-async fn wait_with(folder: &Folder) -> Result<()> {
-    // An argument by which the process is known from outside.
-    let sleeper = Program::new("sleeper", "sh")
-        .args([
-            "-c",
-            "sleep 1000; true",
-            &folder.path().display().to_string(),
-        ])
-        .start(folder.path())?;
-    println!("folder {}", folder.path().display());
-    sleeper.ended(Deadline::LONG).await?;
-    Ok(())
+#[tokio::test]
+async fn a_killed_program_leaves_nothing_of_a_control_plane_and_the_one_beside_it_goes_on()
+-> Result<()> {
+    one_is_killed_and_the_other_goes_on("a_control_plane_that_waits", "control-plane").await
 }
 
-async fn killed_it_leaves_nothing(level: &str) -> Result<()> {
-    let mut victim = Command::new(std::env::current_exe()?)
-        .args(["--exact", "nothing_left::a_world_that_waits", "--nocapture"])
-        .env(VICTIM, level)
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let mut output = BufReader::new(victim.stdout.take().context("no output")?).lines();
-    let folder = loop {
-        let line = output
-            .next_line()
-            .await?
-            .context("the world did not say where its folder is")?;
-        if let Some((_, path)) = line.split_once("folder ") {
-            break path.to_owned();
-        }
+#[tokio::test]
+async fn a_killed_program_leaves_nothing_of_a_network_and_the_one_beside_it_goes_on() -> Result<()>
+{
+    one_is_killed_and_the_other_goes_on("a_world_that_waits", "network").await
+}
+
+#[tokio::test]
+async fn a_killed_program_leaves_nothing_of_a_cluster_and_the_one_beside_it_goes_on() -> Result<()>
+{
+    one_is_killed_and_the_other_goes_on("a_world_that_waits", "cluster").await
+}
+
+/// What is known of a world from outside.
+struct World {
+    /// The folder that its test spoke of.
+    folder: PathBuf,
+    /// The folder of all of it.
+    root: PathBuf,
+    /// Its network namespaces that have a process, by which its interfaces live.
+    networks: BTreeSet<PathBuf>,
+}
+
+async fn world(victim: &mut Victim, level: &str) -> Result<World> {
+    let folder = PathBuf::from(victim.says_after("folder ").await?);
+    let root = if level == "control-plane" {
+        folder.clone()
+    } else {
+        folder.parent().context("no folder above")?.to_owned()
     };
-    let world = Path::new(&folder)
-        .parent()
-        .context("the folder has no parent")?;
-    eventually("the world's processes", Deadline::SHORT, async || {
-        ensure!(!processes(world)?.is_empty(), "not seen from outside");
-        Ok(())
+    let found = eventually("the world's processes", Deadline::SHORT, async || {
+        let found = processes(&root)?;
+        ensure!(!found.is_empty(), "not seen from outside");
+        Ok(found)
     })
     .await?;
-    ensure!(
-        groups(world)?.is_empty() == (level == "network"),
-        "{:?}",
-        groups(world)?
-    );
-
-    victim.kill().await?;
-    eventually(
-        "the end of all that was in the world",
-        Deadline::SHORT,
-        async || {
-            let processes = processes(world)?;
-            ensure!(processes.is_empty(), "{processes:?}");
-            let groups = groups(world)?;
-            ensure!(groups.is_empty(), "{groups:?}");
-            ensure!(!world.exists(), "the folder {}", world.display());
-            let mounts = std::fs::read_to_string("/proc/mounts")?;
-            ensure!(!mounts.contains(&world.display().to_string()), "{mounts}");
-            Ok(())
-        },
-    )
-    .await
+    let mut networks = BTreeSet::new();
+    if level != "control-plane" {
+        let links = found.iter().map(|(process, _)| process.join("ns/net"));
+        networks.extend(links.filter_map(|link| std::fs::read_link(link).ok()));
+    }
+    Ok(World {
+        folder,
+        root,
+        networks,
+    })
 }
 
-#[tokio::test]
-async fn a_killed_program_leaves_nothing_of_a_network() -> Result<()> {
-    killed_it_leaves_nothing("network").await
+impl World {
+    async fn is_gone(&self) -> Result<()> {
+        eventually(
+            "the end of all that was in the world",
+            Deadline::SHORT,
+            async || {
+                let processes = processes(&self.root)?;
+                ensure!(processes.is_empty(), "{processes:?}");
+                let groups = groups(&self.root)?;
+                ensure!(groups.is_empty(), "{groups:?}");
+                ensure!(!self.root.exists(), "the folder {}", self.root.display());
+                let mounts = std::fs::read_to_string("/proc/mounts")?;
+                ensure!(
+                    !mounts.contains(&self.root.display().to_string()),
+                    "{mounts}"
+                );
+                let alive = networks_of_all()?;
+                ensure!(
+                    self.networks.is_disjoint(&alive),
+                    "a network namespace is alive"
+                );
+                Ok(())
+            },
+        )
+        .await
+    }
 }
 
-#[tokio::test]
-async fn a_killed_program_leaves_nothing_of_a_cluster() -> Result<()> {
-    killed_it_leaves_nothing("cluster").await
-}
-
-/// The processes of this machine that have a path below the world's folder as an argument, but for the janitor.
-fn processes(world: &Path) -> Result<Vec<String>> {
-    let below = format!("{}/", world.display());
-    let mut found = Vec::new();
+/// The network namespaces of all processes of this machine.
+fn networks_of_all() -> Result<BTreeSet<PathBuf>> {
+    let mut found = BTreeSet::new();
     for entry in std::fs::read_dir("/proc")? {
-        let command = std::fs::read(entry?.path().join("cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        if command.contains(&below) {
-            found.push(command);
-        }
+        found.extend(std::fs::read_link(entry?.path().join("ns/net")).ok());
     }
     Ok(found)
 }

@@ -1,0 +1,184 @@
+//! What is kept of a test that fails, and how a world that stays is entered.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use openelb_tests::{Deadline, eventually, tool};
+use tokio::process::Command;
+
+use crate::victim::{Victim, WANTED, processes};
+
+const KEEP: &[(&str, &str)] = &[("OPENELB_KEEP_WORLD", "1")];
+
+/// A world whose story has failed, and which stays.
+struct Staying {
+    victim: Victim,
+    enter: String,
+    leave: String,
+}
+
+impl Staying {
+    async fn start(level: &str) -> Result<Self> {
+        let mut victim = Victim::start("a_world_that_fails", level, KEEP)?;
+        let enter = victim.says_below("enter it with").await?;
+        let leave = victim.says_after("the world stays, until `touch ").await?;
+        let (leave, _) = leave.split_once('`').context("no file to touch")?;
+        let leave = leave.to_owned();
+        Ok(Self {
+            victim,
+            enter,
+            leave,
+        })
+    }
+
+    /// Runs a command inside, entered in the way that was printed.
+    async fn inside(&self, command: &str) -> Result<String> {
+        let line = format!("{} {command}", self.enter);
+        let output = Command::new("sh").args(["-c", &line]).output().await?;
+        ensure!(
+            output.status.success(),
+            "{line}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Lets it end, and returns the folder whose place it prints.
+    async fn end(mut self) -> Result<Kept> {
+        std::fs::write(&self.leave, "")?;
+        let place = self.victim.says_after("what was kept is in ").await?;
+        self.victim.says(WANTED).await?;
+        ensure!(!self.victim.ended().await?.success(), "the failure is gone");
+        let kept = Kept(PathBuf::from(place));
+        eventually("the end of the world", Deadline::SHORT, async || {
+            let left = processes(&kept.0)?;
+            ensure!(left.is_empty(), "{left:?}");
+            Ok(())
+        })
+        .await?;
+        Ok(kept)
+    }
+}
+
+/// A folder that was kept, removed when this is dropped.
+struct Kept(PathBuf);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Kept {
+    /// Checks that the one file whose path ends so has all these texts.
+    fn tells(&self, name: &str, texts: &[&str]) -> Result<()> {
+        let file = find(&self.0, name).with_context(|| format!("no {name} was kept"))?;
+        let content = String::from_utf8_lossy(&std::fs::read(file)?).into_owned();
+        for text in texts {
+            ensure!(content.contains(text), "no {text:?} in {name}:\n{content}");
+        }
+        Ok(())
+    }
+
+    /// What tcpdump reads from the frames that were kept.
+    async fn frames(&self) -> Result<String> {
+        let file = find(&self.0, "segment.pcap0").context("no frames were kept")?;
+        let output = Command::new("tcpdump")
+            .arg("-nr")
+            .arg(file)
+            .output()
+            .await?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+/// The first file below a folder whose path ends so.
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder).ok()?.flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths.into_iter().find_map(|path| {
+        if path.is_dir() && !path.is_symlink() {
+            find(&path, name)
+        } else {
+            path.ends_with(name).then_some(path)
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_network_that_fails_stays_on_request_and_keeps_what_explains_it() -> Result<()> {
+    let world = Staying::start("network").await?;
+    let said = world
+        .inside("ip netns exec n1 ip addr show dev eth0")
+        .await?;
+    ensure!(said.contains("10.0.0.11/24"), "{said}");
+    let said = world
+        .inside("ip netns exec router ping -n -c 1 10.0.0.11")
+        .await?;
+    ensure!(said.contains("1 received"), "{said}");
+
+    let kept = world.end().await?;
+    kept.tells(
+        "frr-router.txt",
+        &["203.0.113.9/32", "10.0.0.11", "BFD Peers"],
+    )?;
+    kept.tells("bird-n1.txt", &["Established", "203.0.113.9/32"])?;
+    kept.tells("frr-router/bgpd.log", &["ADJCHANGE"])?;
+    kept.tells("bird-n1/bird.log", &["Started"])?;
+    kept.tells("answer-n1.log", &["listening on 80"])?;
+    kept.tells(
+        "kernel-router.txt",
+        &["203.0.113.9", "02:00:0a:00:00:0b", "192.168.100.1"],
+    )?;
+    kept.tells("kernel-n1.txt", &["10.0.0.11/24", "02:00:0a:00:00:01"])?;
+    kept.tells(
+        "traffic-1.txt",
+        &["-- what the test is about", "answered by pod-n1 on n1"],
+    )?;
+    let frames = kept.frames().await?;
+    ensure!(
+        frames.contains("ARP") && frames.contains("192.168.100.2"),
+        "{frames}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cluster_that_fails_stays_on_request_and_keeps_what_explains_it() -> Result<()> {
+    let world = Staying::start("cluster").await?;
+    let folder = Path::new(&world.leave).parent().context("no folder")?;
+    let kubeconfig = find(folder, "kubeconfig-admin").context("no kubeconfig")?;
+    let command = format!(
+        "{} --kubeconfig {} get nodes,pods --all-namespaces",
+        tool("kubectl")?.display(),
+        kubeconfig.display()
+    );
+    let said = world.inside(&command).await?;
+    ensure!(
+        said.contains("node/n1   Ready") && said.contains("pod/web-"),
+        "{said}"
+    );
+
+    let kept = world.end().await?;
+    kept.tells("events.txt", &["Scheduled", "Started", "web-"])?;
+    kept.tells(
+        "objects.yaml",
+        &["kind: Node", "kind: EndpointSlice", "name: web"],
+    )?;
+    kept.tells("frr-router.txt", &["show bgp summary", "10.0.0.11"])?;
+    kept.tells("kernel-n1.txt", &["10.244.1.1/24", "fd00:244:0:1::"])?;
+    kept.tells("kernel-router.txt", &["10.244.1.0/24"])?;
+    for (log, text) in [
+        ("kube-apiserver.log", "Serving securely"),
+        ("etcd.log", "embed/config.go"),
+        ("n1/kubelet.log", "kubelet"),
+        ("n1/containerd.log", "containerd successfully booted"),
+        ("n1/kube-proxy.log", "proxier"),
+        ("web/0.log", "listening on 8080"),
+    ] {
+        kept.tells(log, &[text])?;
+    }
+    ensure!(kept.frames().await?.contains("10.0.0.11"), "no frame of n1");
+    Ok(())
+}

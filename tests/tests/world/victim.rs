@@ -1,0 +1,242 @@
+//! Test programs that are started to wait, to fail or to be killed, and what is seen of them from outside.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use openelb_tests::{
+    Bgp, Cluster, ControlPlane, Deadline, Folder, Network, Peer, Prober, Program, Software,
+    Traffic, eventually, scenario,
+};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+
+use crate::cluster::deploy_web;
+use crate::faults::{all, serve};
+
+/// Set for a program that is started below, to the level of its world.
+const VICTIM: &str = "OPENELB_TEST_VICTIM";
+/// The error of a story that is meant to fail.
+pub(crate) const WANTED: &str = "this failure is wanted";
+
+fn level() -> String {
+    std::env::var(VICTIM).unwrap_or_default()
+}
+
+/// The body of programs that are killed; on its own, an empty world.
+#[test]
+fn a_world_that_waits() {
+    scenario(async || match level().as_str() {
+        "network" => {
+            let network = Network::start(2).await?;
+            wait_in(network.folder()).await?;
+            let [one, two] = network.nodes() else {
+                bail!("two nodes")
+            };
+            let _server = serve(&network, one, &[]).await?;
+            let mut prober = Prober::start(two, &all(&one.addresses(), &[Traffic::Tcp]))?;
+            prober.answered(50).await?;
+            println!("still whole");
+            Ok(())
+        }
+        "cluster" => {
+            let cluster = Cluster::start(1).await?;
+            wait_in(cluster.network().folder()).await?;
+            cluster.ready().await?;
+            deploy_web(&cluster).await?;
+            println!("still whole");
+            Ok(())
+        }
+        _ => Ok(()),
+    });
+}
+
+/// The same for a control plane, which needs no world.
+#[tokio::test]
+async fn a_control_plane_that_waits() -> Result<()> {
+    if level() != "control-plane" {
+        return Ok(());
+    }
+    let control = ControlPlane::start().await?;
+    wait_in(control.folder()).await?;
+    control.kubectl(&["create", "namespace", "late"]).await?;
+    println!("still whole");
+    Ok(())
+}
+
+/// Shows the folder and a process by which the world is known from outside, and waits for the word to go on.
+async fn wait_in(folder: &Folder) -> Result<()> {
+    let _sleeper = Program::new("sleeper", "sh")
+        .args([
+            "-c",
+            "sleep 1000; true",
+            &folder.path().display().to_string(),
+        ])
+        .start(folder.path())?;
+    println!("folder {}", folder.path().display());
+    eventually("the word to go on", Deadline::LONG, async || {
+        ensure!(folder.join("go").exists(), "not given");
+        Ok(())
+    })
+    .await
+}
+
+/// The body of programs that fail; on its own, an empty world.
+#[test]
+fn a_world_that_fails() {
+    scenario(async || match level().as_str() {
+        "network" => {
+            let network = Network::start(1).await?;
+            let [node] = network.nodes() else {
+                bail!("one node")
+            };
+            let router = Bgp::new(65000, network.router()).peer(Peer::at(node.v4, 65001).bfd(100));
+            let router = router
+                .start(Software::Frr, network.router(), network.folder())
+                .await?;
+            let speaker = Bgp::new(65001, node)
+                .peer(Peer::at(network.router().v4, 65000).bfd(100))
+                .announce("203.0.113.9/32".parse()?);
+            let _speaker = speaker
+                .start(Software::Bird, node, network.folder())
+                .await?;
+            router.established(node.v4).await?;
+            router
+                .routes_become("203.0.113.9/32".parse()?, "a path", |routes| {
+                    !routes.is_empty()
+                })
+                .await?;
+            let _server = serve(&network, node, &[]).await?;
+            let mut prober =
+                Prober::start(network.client(), &all(&node.addresses(), &[Traffic::Tcp]))?;
+            prober.answered(20).await?;
+            prober.mark("what the test is about");
+            prober.answered(20).await?;
+            bail!(WANTED)
+        }
+        "cluster" => {
+            let cluster = Cluster::start(1).await?;
+            deploy_web(&cluster).await?;
+            bail!(WANTED)
+        }
+        _ => Ok(()),
+    });
+}
+
+/// A running program and what it says. Dropped, it is killed.
+pub(crate) struct Victim {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    said: Vec<String>,
+}
+
+impl Victim {
+    /// Starts this program again for one test of this file.
+    pub(crate) fn start(test: &str, level: &str, env: &[(&str, &str)]) -> Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["--exact", &format!("victim::{test}"), "--nocapture"])
+            .env(VICTIM, level)
+            .env_remove("OPENELB_KEEP")
+            .env_remove("OPENELB_KEEP_WORLD")
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let (sender, lines) = mpsc::channel(10_000);
+        read(child.stdout.take().context("no output")?, sender.clone());
+        read(child.stderr.take().context("no output")?, sender);
+        Ok(Self {
+            child,
+            lines,
+            said: Vec::new(),
+        })
+    }
+
+    /// Waits for a line with this text, and returns it.
+    pub(crate) async fn says(&mut self, text: &str) -> Result<String> {
+        if let Some(line) = self.said.iter().find(|line| line.contains(text)) {
+            return Ok(line.clone());
+        }
+        let waited = tokio::time::timeout(Deadline::LONG.duration(), async {
+            while let Some(line) = self.lines.recv().await {
+                self.said.push(line.clone());
+                if line.contains(text) {
+                    return Some(line);
+                }
+            }
+            None
+        })
+        .await;
+        match waited {
+            Ok(Some(line)) => Ok(line),
+            _ => bail!("it never said {text:?}, but:\n{}", self.said.join("\n")),
+        }
+    }
+
+    /// What follows this text on a line that it says.
+    pub(crate) async fn says_after(&mut self, text: &str) -> Result<String> {
+        let line = self.says(text).await?;
+        let (_, rest) = line.split_once(text).context("not in the line")?;
+        Ok(rest.trim().to_owned())
+    }
+
+    /// The line after one with this text.
+    pub(crate) async fn says_below(&mut self, text: &str) -> Result<String> {
+        self.says(text).await?;
+        loop {
+            let at = self.said.iter().position(|line| line.contains(text));
+            if let Some(line) = at.and_then(|at| self.said.get(at + 1)) {
+                return Ok(line.trim().to_owned());
+            }
+            let line = self.lines.recv().await.context("it says nothing more")?;
+            self.said.push(line);
+        }
+    }
+
+    pub(crate) async fn kill(&mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Waits for its own end.
+    pub(crate) async fn ended(&mut self) -> Result<ExitStatus> {
+        tokio::time::timeout(Deadline::LONG.duration(), async {
+            // It must not be kept from speaking.
+            while let Some(line) = self.lines.recv().await {
+                self.said.push(line);
+            }
+            self.child.wait().await
+        })
+        .await
+        .with_context(|| format!("it does not end:\n{}", self.said.join("\n")))?
+        .map_err(Into::into)
+    }
+}
+
+fn read(output: impl AsyncRead + Unpin + Send + 'static, sender: mpsc::Sender<String>) {
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(output).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            if sender.send(line).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// The processes of this machine that have a path below a world's folder as an argument, with their command lines.
+pub(crate) fn processes(world: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let below = format!("{}/", world.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if format!("{command}/").contains(&below) || command.contains(&below) {
+            found.push((path, command));
+        }
+    }
+    Ok(found)
+}

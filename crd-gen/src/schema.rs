@@ -64,6 +64,7 @@ fn strict(schema: &mut Value) {
         Value::Object(map) => {
             let is_schema = map.get("type").is_some_and(Value::is_string);
             if is_schema {
+                keep_pattern(map);
                 map.retain(|key, _| !key.starts_with("x-kubernetes-"));
                 close(map);
             }
@@ -71,6 +72,24 @@ fn strict(schema: &mut Value) {
         }
         Value::Array(list) => list.iter_mut().for_each(strict),
         _ => {}
+    }
+}
+
+/// A rule that is one regular expression is known to every validator.
+fn keep_pattern(map: &mut Map<String, Value>) {
+    let rules = map
+        .get("x-kubernetes-validations")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    let pattern = rules
+        .filter_map(|rule| rule.get("rule")?.as_str())
+        .find_map(|rule| {
+            let pattern = rule.strip_prefix("self.matches('")?.strip_suffix("')")?;
+            (!pattern.contains('\'')).then(|| pattern.to_owned())
+        });
+    if let Some(pattern) = pattern {
+        map.entry("pattern").or_insert_with(|| pattern.into());
     }
 }
 

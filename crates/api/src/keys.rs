@@ -95,3 +95,17 @@ pub mod conditions {
     /// On a Service: the network knows where its addresses live.
     pub const ANNOUNCED: &str = "openelb.kubesphere.io/Announced";
 }
+
+/// Reasons of conditions that say how an object was understood.
+pub mod reasons {
+    /// Everything that the object says is in force.
+    pub const VALID: &str = "Valid";
+    /// The object cannot be used; the message says which fields, what they hold, and what is allowed.
+    pub const INVALID: &str = "Invalid";
+    /// The object is in use, without what the message names: it breaks rules that the webhook would have refused it by.
+    pub const PARTLY_USED: &str = "PartlyUsed";
+    /// On BgpConf and BgpPeer: every field is honoured.
+    pub const ACCEPTED: &str = "Accepted";
+    /// On BgpConf and BgpPeer: the message names fields that OpenELB's objects may have and that do nothing here.
+    pub const WITHOUT_EFFECT: &str = "FieldsWithoutEffect";
+}

@@ -254,8 +254,11 @@ mod tests {
         }
     }
 
-    fn name(links: &Links, choice: &str, ip: &str) -> Option<String> {
-        let choice = choice.parse().unwrap();
+    fn names(names: &[&str]) -> InterfaceChoice {
+        InterfaceChoice::Names(names.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    fn name(links: &Links, choice: InterfaceChoice, ip: &str) -> Option<String> {
         let ability = Ability::of(links, [&choice]);
         let told = Ability::decode(&ability.encode()).unwrap();
         assert_eq!(told, ability, "other nodes see what the node sees");
@@ -268,38 +271,49 @@ mod tests {
     fn every_form_of_expression_finds_its_interface() {
         let host = host();
         let eth = |n: u8| Some(format!("eth{n}"));
-        assert_eq!(name(&host, "eth2", "10.0.0.100"), eth(2));
-        assert_eq!(name(&host, "nope,eth1", "10.0.0.100"), eth(1));
-        assert_eq!(name(&host, "eth*", "10.0.0.100"), eth(0));
-        assert_eq!(name(&host, "can_reach:10.0.0.1", "172.16.0.1"), eth(0));
+        assert_eq!(name(&host, names(&["eth2"]), "10.0.0.100"), eth(2));
+        assert_eq!(name(&host, names(&["nope", "eth1"]), "10.0.0.100"), eth(1));
+        assert_eq!(name(&host, names(&["eth*"]), "10.0.0.100"), eth(0));
         assert_eq!(
-            name(&host, "can_reach:127.0.0.1", "172.16.0.1"),
+            name(
+                &host,
+                InterfaceChoice::CanReach("10.0.0.1".parse().unwrap()),
+                "172.16.0.1"
+            ),
+            eth(0)
+        );
+        assert_eq!(
+            name(
+                &host,
+                InterfaceChoice::CanReach("127.0.0.1".parse().unwrap()),
+                "172.16.0.1"
+            ),
             None,
             "loopback reaches nobody"
         );
-        assert_eq!(name(&host, "auto", "10.0.0.100"), eth(0));
+        assert_eq!(name(&host, InterfaceChoice::Auto, "10.0.0.100"), eth(0));
         assert_eq!(
-            name(&host, "auto", "172.16.0.1"),
+            name(&host, InterfaceChoice::Auto, "172.16.0.1"),
             eth(1),
             "the default route's"
         );
-        assert_eq!(name(&host, "auto", "2001:db8::1"), eth(0));
-        assert_eq!(name(&host, "lo", "10.0.0.100"), None);
+        assert_eq!(name(&host, InterfaceChoice::Auto, "2001:db8::1"), eth(0));
+        assert_eq!(name(&host, names(&["lo"]), "10.0.0.100"), None);
     }
 
     #[test]
     fn an_interface_without_carrier_or_in_a_bridge_is_not_usable() {
         let mut host = host();
         host.links.get_mut(&2).unwrap().running = false;
-        assert_eq!(name(&host, "eth0", "10.0.0.100"), None);
+        assert_eq!(name(&host, names(&["eth0"]), "10.0.0.100"), None);
         host.links.get_mut(&2).unwrap().running = true;
         host.links.get_mut(&2).unwrap().master = Some(4);
-        assert_eq!(name(&host, "eth0", "10.0.0.100"), None);
+        assert_eq!(name(&host, names(&["eth0"]), "10.0.0.100"), None);
     }
 
     #[test]
     fn an_address_outside_the_subnet_is_usable_but_noted() {
-        let choice = "eth0".parse().unwrap();
+        let choice = names(&["eth0"]);
         let ability = Ability::of(&host(), [&choice]);
         assert!(ability.in_subnet(&choice, "10.0.0.9".parse().unwrap()));
         assert!(!ability.in_subnet(&choice, "10.9.0.9".parse().unwrap()));
@@ -318,7 +332,7 @@ mod tests {
                 link(index % 250, &format!("longnamed{index}"), &subnets),
             );
         }
-        let choice: InterfaceChoice = "eth0".parse().unwrap();
+        let choice = names(&["eth0"]);
         let told = Ability::decode(&Ability::of(&host, [&choice]).encode()).unwrap();
         assert!(told.encode().len() <= Ability::MAX_BYTES);
         assert!(told.usable(&choice, "10.0.0.9".parse().unwrap()).is_some());

@@ -1,7 +1,7 @@
 //! Entry points for fuzzers: bytes from the network into the engine.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -43,10 +43,12 @@ pub fn ndp(bytes: &[u8]) {
 pub fn ability(bytes: &[u8]) {
     if let Ok(ability) = Ability::decode(bytes) {
         assert!(ability.encode().len() <= Ability::MAX_BYTES);
-        for choice in ["auto", "eth*", "can_reach:10.0.0.1"] {
-            if let Ok(choice) = choice.parse() {
-                let _ = ability.usable(&choice, IpAddr::V6(Ipv6Addr::LOCALHOST));
-            }
+        for choice in [
+            InterfaceChoice::Auto,
+            InterfaceChoice::Names(vec!["eth*".to_owned()]),
+            InterfaceChoice::CanReach(Ipv4Addr::new(10, 0, 0, 1).into()),
+        ] {
+            let _ = ability.usable(&choice, IpAddr::V6(Ipv6Addr::LOCALHOST));
         }
     }
 }

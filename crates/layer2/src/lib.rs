@@ -31,7 +31,7 @@ mod schedule;
 mod snapshot;
 
 pub use ability::{Ability, AbilityError, AbleLink};
-pub use choice::{ChoiceError, InterfaceChoice};
+pub use choice::InterfaceChoice;
 pub use config::{Outranks, ResponderConfig};
 pub use desired::{Desired, ProbePolicy, Role, Vip};
 pub use responder::{Responder, ResponderError};

@@ -135,6 +135,10 @@ const RANGES_MESSAGE: &str =
 const IP: &str = r"self.matches('^[0-9a-fA-F:.]+$') && (self.contains(':') || self.contains('.'))";
 const IP_MESSAGE: &str = "must be an IPv4 or IPv6 address";
 
+/// The forms of [`crate::Interface`]; how long a name may be is left to it.
+const INTERFACE: &str =
+    r"self.matches('^ *(can_reach: *[0-9a-fA-F:.]+|[^/:, ]+( *, *[^/:, ]+)*)? *$')";
+
 /// The rules, by kind and field.
 pub const RULES: &[Rule] = &[
     Rule {
@@ -152,8 +156,14 @@ pub const RULES: &[Rule] = &[
     Rule {
         kind: "Eip",
         path: "spec.interface",
-        rule: r"self.matches('^can_reach:[0-9a-fA-F:.]+$') || self.matches('^[^/: ]*( *, *[^/: ]+)*$')",
+        rule: INTERFACE,
         message: "must be an interface name, several separated by commas, a glob such as eth*, or can_reach:<ip>",
+    },
+    Rule {
+        kind: "Eip",
+        path: "spec.interface",
+        rule: "!self.matches('(^|,) *lo *(,|$)')",
+        message: "invalid interface lo: nobody can reach it",
     },
     Rule {
         kind: "Eip",

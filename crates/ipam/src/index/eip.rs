@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use openelb_api::keys::conditions;
+use openelb_api::keys::{conditions, reasons};
 use openelb_api::{Closed, Family};
 
 use super::pools::Entry;
@@ -48,9 +48,9 @@ impl Index {
             let mut view = EipView::default();
             self.list_used(name, &mut view);
             view.conditions
-                .insert(conditions::READY, said(false, "Invalid", why));
+                .insert(conditions::READY, said(false, reasons::INVALID, why));
             view.conditions
-                .insert(conditions::INVALID, said(true, "Invalid", why));
+                .insert(conditions::INVALID, said(true, reasons::INVALID, why));
             return Some(view);
         }
         let entry = self.pools.get(name)?;
@@ -75,8 +75,12 @@ impl Index {
         };
         view.ready = ready.holds;
         view.conditions.insert(conditions::READY, ready);
-        view.conditions
-            .insert(conditions::INVALID, said(false, "Valid", ""));
+        let invalid = if entry.refused.is_empty() {
+            said(false, reasons::VALID, "")
+        } else {
+            said(true, reasons::PARTLY_USED, entry.refused.as_str())
+        };
+        view.conditions.insert(conditions::INVALID, invalid);
         view.conditions.insert(
             conditions::OVERLAPPING,
             match &entry.overlaps {
@@ -155,5 +159,45 @@ impl Index {
                 && !self.slots.contains_key(&address)
                 && !self.shown.contains_key(&address)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openelb_api::v1alpha2::{Eip, EipBgp, EipSpec};
+    use openelb_api::validate::{self, View};
+
+    use super::*;
+
+    #[test]
+    fn what_got_past_the_webhook_is_refused_in_the_webhooks_words() {
+        let unreadable = EipSpec {
+            address: "192.0.2.1-x".to_owned(),
+            ..EipSpec::default()
+        };
+        let odd = EipSpec {
+            address: "192.0.2.1".to_owned(),
+            interface: Some("lo".to_owned()),
+            bgp: Some(EipBgp {
+                med: Some(-1),
+                communities: vec!["x".to_owned()],
+                ..EipBgp::default()
+            }),
+            ..EipSpec::default()
+        };
+        for (spec, reason, ready) in [
+            (unreadable, reasons::INVALID, false),
+            (odd, reasons::PARTLY_USED, true),
+        ] {
+            let eip = Eip::new("lan", spec);
+            let mut index = Index::default();
+            index.apply_eip(&eip);
+            let view = index.eip_view("lan").unwrap();
+            let refused = validate::eip(&eip, None, &View::default()).denials;
+            assert!(!refused.is_empty());
+            let condition = said(true, reason, refused.join("; "));
+            assert_eq!(view.conditions[conditions::INVALID], condition);
+            assert_eq!(view.ready, ready);
+        }
     }
 }

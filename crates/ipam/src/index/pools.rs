@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use openelb_api::v1alpha2::Eip;
+use openelb_api::validate::{self, View};
 use openelb_api::{Pool, RangeSet};
 
 use super::Index;
@@ -13,6 +14,8 @@ use super::Index;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
     pub(super) pool: Pool,
+    /// What the rules refuse of it although it can be used: it got past the webhook. Empty where all is well.
+    pub(super) refused: String,
     /// Creation, in seconds since 1970; of two Eips that overlap the older works on.
     created: i64,
     /// What it may give: its addresses without those of older Eips.
@@ -118,7 +121,11 @@ impl Index {
             .as_ref()
             .map_or(0, |time| time.0.as_second());
         match Pool::try_from(eip) {
-            Ok(pool) => self.apply_pool(name, pool, created),
+            Ok(pool) => {
+                // Of the object alone: what others have is told by conditions of its own.
+                let refused = validate::eip(eip, None, &View::default()).denials;
+                self.apply_pool(name, pool, refused.join("; "), created);
+            }
             Err(invalid) => self.reject_eip(name, invalid.to_string()),
         }
     }
@@ -157,19 +164,19 @@ impl Index {
             .collect()
     }
 
-    fn apply_pool(&mut self, name: &str, pool: Pool, created: i64) {
+    fn apply_pool(&mut self, name: &str, pool: Pool, refused: String, created: i64) {
         let was_invalid = self.pools.invalid.remove(name).is_some();
         if !was_invalid
-            && self
-                .pools
-                .get(name)
-                .is_some_and(|entry| entry.pool == pool && entry.created == created)
+            && self.pools.get(name).is_some_and(|entry| {
+                entry.pool == pool && entry.refused == refused && entry.created == created
+            })
         {
             return;
         }
         let name: Arc<str> = name.into();
         let entry = Entry {
             pool,
+            refused,
             created,
             gives: RangeSet::new(),
             overlaps: None,

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use openelb_api::bgp::ignored;
 use openelb_api::keys::conditions::{ACCEPTED, READY};
-use openelb_api::v1alpha2::BgpPeerStatus;
+use openelb_api::keys::{self, reasons};
+use openelb_api::v1alpha2::{BgpConf, BgpPeer, BgpPeerStatus};
+use openelb_api::validate::{self, Verdict, View};
 use serde_json::{Map, Value, json};
 
 use crate::peering::{PeerObject, rivals};
@@ -27,7 +29,7 @@ pub(super) fn writes(picture: &Picture, now: Timestamp) -> Vec<(Option<String>, 
             continue;
         };
         let rival = older.get(name.as_str()).copied();
-        if let Some(body) = peer_patch(picture, object, status, rival, now) {
+        if let Some(body) = peer_patch(picture, (name, object), status, rival, now) {
             writes.push((Some(name.clone()), body));
         }
     }
@@ -37,8 +39,11 @@ pub(super) fn writes(picture: &Picture, now: Timestamp) -> Vec<(Option<String>, 
 fn conf_patch(picture: &Picture, now: Timestamp) -> Option<Value> {
     let status = picture.conf_status.as_ref()?;
     let conf = picture.conf.as_ref()?;
-    let fault = picture.conf_broken.clone();
-    let fault = fault.or_else(|| Some(conf.speaker.as_ref().err()?.to_string()));
+    let broken = picture.conf_broken.clone().map(Fault::unusable);
+    let fault = broken.or_else(|| {
+        let object = BgpConf::new(keys::BGP_CONF, (*conf.spec).clone());
+        Fault::of(&validate::bgp_conf(&object, None), conf.speaker.is_ok())
+    });
     let mut without = ignored::of_conf(&conf.spec);
     if !conf.spec.policy.is_empty() {
         without.push("policy");
@@ -67,7 +72,7 @@ fn conf_patch(picture: &Picture, now: Timestamp) -> Option<Value> {
 
 fn peer_patch(
     picture: &Picture,
-    object: &PeerObject,
+    (name, object): (&str, &PeerObject),
     status: &BgpPeerStatus,
     rival: Option<&str>,
     now: Timestamp,
@@ -75,11 +80,20 @@ fn peer_patch(
     if object.foreign {
         return None;
     }
-    let fault = object.peer.as_ref().err();
-    let fault = fault.map(ToString::to_string).or_else(|| {
-        rival.map(|older| {
-            format!("BgpPeer {older} is older and has the same address; this one is not used")
-        })
+    let fault = rival.map(|older| {
+        Fault::unusable(format!(
+            "BgpPeer {older} is older and has the same address; this one is not used"
+        ))
+    });
+    let fault = fault.or_else(|| {
+        let mut view = View::default();
+        let conf = picture.conf.as_ref();
+        view.local_as = conf.and_then(|conf| conf.speaker.as_ref().ok()?.as_number);
+        let written = BgpPeer::new(name, (*object.spec).clone());
+        Fault::of(
+            &validate::bgp_peer(&written, None, &view),
+            object.peer.is_ok(),
+        )
     });
     let here = |node: &str| {
         picture
@@ -129,19 +143,42 @@ fn peer_patch(
 /// Type, status, reason, message.
 type Said = (&'static str, &'static str, &'static str, String);
 
-fn accepted(fault: Option<String>, without: &[&str]) -> Said {
+/// What the webhook would have refused an object by.
+struct Fault {
+    reason: &'static str,
+    text: String,
+}
+
+impl Fault {
+    fn unusable(text: String) -> Self {
+        let reason = reasons::INVALID;
+        Self { reason, text }
+    }
+
+    fn of(verdict: &Verdict, usable: bool) -> Option<Self> {
+        let reason = if usable {
+            reasons::PARTLY_USED
+        } else {
+            reasons::INVALID
+        };
+        let text = verdict.denials.join("; ");
+        (!text.is_empty()).then_some(Self { reason, text })
+    }
+}
+
+fn accepted(fault: Option<Fault>, without: &[&str]) -> Said {
     match fault {
-        Some(fault) => (ACCEPTED, "False", "Invalid", fault),
+        Some(fault) => (ACCEPTED, "False", fault.reason, fault.text),
         None if without.is_empty() => (
             ACCEPTED,
             "True",
-            "Accepted",
+            reasons::ACCEPTED,
             "every field is honoured".to_owned(),
         ),
         None => (
             ACCEPTED,
             "True",
-            "FieldsWithoutEffect",
+            reasons::WITHOUT_EFFECT,
             format!("without effect: {}", without.join(", ")),
         ),
     }
@@ -230,7 +267,7 @@ fn finish(body: Map<String, Value>) -> Option<Value> {
 mod tests {
     use std::sync::Arc;
 
-    use openelb_api::v1alpha2::{BgpConf, BgpConfStatus, BgpPeer};
+    use openelb_api::v1alpha2::BgpConfStatus;
 
     use super::*;
     use crate::announce::testing::{TestWorld, at, node};
@@ -314,6 +351,36 @@ mod tests {
         assert_eq!(
             condition(&status, "Accepted"),
             "True without effect: transport.tcpMss"
+        );
+    }
+
+    #[test]
+    fn what_got_past_the_webhook_is_refused_in_the_webhooks_words() {
+        let mut spec = good();
+        spec["timers"] = json!({"config": {"holdTime": "9", "keepaliveInterval": "9"}});
+        let status = only(&picture(spec.clone(), json!({})));
+        let written = BgpPeer::new("r", serde_json::from_value(spec).unwrap());
+        let refused = validate::bgp_peer(&written, None, &View::default()).denials;
+        assert_eq!(refused.len(), 1);
+        assert_eq!(
+            condition(&status, "Accepted"),
+            format!("False {}", refused[0])
+        );
+        assert_eq!(status["conditions"][0]["reason"], reasons::PARTLY_USED);
+
+        let mut picture = Picture::of(TestWorld::default().node(node("a")).build());
+        let conf = BgpConf::new(
+            keys::BGP_CONF,
+            serde_json::from_value(json!({"as": 23456, "routerId": "224.0.0.1"})).unwrap(),
+        );
+        picture.conf = Some(ConfObject::read(&conf));
+        picture.conf_status = Some(Arc::default());
+        let status = only(&picture);
+        let refused = validate::bgp_conf(&conf, None).denials;
+        assert_eq!(refused.len(), 2);
+        assert_eq!(
+            condition(&status, "Accepted"),
+            format!("False {}", refused.join("; "))
         );
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
+use openelb_api::Interface;
 use openelb_layer2::{
     Ability, Desired, InterfaceChoice, ProbePolicy, Responder, ResponderConfig, Role, Snapshot, Vip,
 };
@@ -166,7 +167,11 @@ impl Plan {
             }
         }
         Ok(Self {
-            choice: Arc::new(args.interface.parse()?),
+            choice: Arc::new(match args.interface.parse()? {
+                Interface::Auto => InterfaceChoice::Auto,
+                Interface::Names(names) => InterfaceChoice::Names(names),
+                Interface::CanReach(ip) => InterfaceChoice::CanReach(ip),
+            }),
             vips,
             ranges,
             probe: match args.probe.as_str() {

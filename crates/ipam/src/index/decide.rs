@@ -74,6 +74,9 @@ impl Index {
         self.tick(now);
         let created = self.services.get(key).map(|service| service.created);
         let (decision, needs) = self.decide(key);
+        for reservation in decision.iter().flat_map(|decision| &decision.plan.reserve) {
+            self.take(reservation, now);
+        }
         if let Some(created) = created {
             let waited = self.waiting.remove(created, key);
             if let Some(needs) = needs {
@@ -85,9 +88,6 @@ impl Index {
                         .wake_next(&eip, &(created, key.clone()), &mut self.woken);
                 }
             }
-        }
-        for reservation in decision.iter().flat_map(|decision| &decision.plan.reserve) {
-            self.take(reservation, now);
         }
         decision
     }

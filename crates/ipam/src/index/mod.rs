@@ -168,9 +168,18 @@ impl Index {
         }
         let before = self.slots.get(&address).and_then(Slot::record).cloned();
         let news = before.as_ref() != Some(&stored.record);
+        // What another plan is about to make of the address stays: this may be an old word about it.
+        let pending = self
+            .slots
+            .get_mut(&address)
+            .and_then(|slot| slot.pending.take())
+            .filter(|pending| {
+                let mut entries = pending.entries.iter();
+                !entries.all(|entry| stored.record.names(&entry.uid))
+            });
         let slot = Slot {
             stored: Some(stored),
-            pending: None,
+            pending,
         };
         if news {
             self.wake_holders(before.as_ref());
@@ -328,13 +337,26 @@ impl Index {
                     if known.is_none_or(|known| !stored.version.is_older_than(&known.version)) {
                         let slot = Slot {
                             stored: Some(stored.clone()),
-                            pending: None,
+                            pending: self.pending_of_others(*address, &plan.subject.uid),
                         };
                         self.set_slot(*address, Some(slot), now);
                     }
                 }
-                // A reservation's last word is never "none": this one was given back.
-                None => self.set_slot(*address, None, now),
+                // A reservation's last word is never "none": this one was given back. Where a watch was faster
+                // to say so, the address may be somebody else's already.
+                None => {
+                    let subject = &plan.subject.uid;
+                    let Some(slot) = self.slots.get(address) else {
+                        continue;
+                    };
+                    let stored = slot
+                        .stored
+                        .clone()
+                        .filter(|stored| !stored.record.names(subject));
+                    let pending = self.pending_of_others(*address, subject);
+                    let left = stored.is_some() || pending.is_some();
+                    self.set_slot(*address, left.then_some(Slot { stored, pending }), now);
+                }
             }
         }
         if end.outcome != Outcome::Done {
@@ -357,6 +379,13 @@ impl Index {
         if let (Some(version), Some(status)) = (&end.published, &plan.publish) {
             self.published(&plan.subject.key, &plan.subject.uid, version, status, now);
         }
+    }
+
+    /// What a plan for another Service is about to make of an address.
+    fn pending_of_others(&self, address: IpAddr, subject: &Uid) -> Option<Box<Record>> {
+        let pending = self.slots.get(&address)?.pending.as_ref()?;
+        let newest = pending.entries.iter().any(|entry| entry.uid == *subject);
+        (!newest).then(|| pending.clone())
     }
 
     fn published(

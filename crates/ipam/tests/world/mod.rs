@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use openelb_api::Family;
 use openelb_api::v1alpha2::{Eip, EipSpec};
-use openelb_ipam::ledger::{Answer, Call, Step, Stored, Transaction};
+use openelb_ipam::ledger::{Answer, Call, Conclusion, Plan, Step, Stored, Transaction};
 use openelb_ipam::sharing::{Port, Terms};
 use openelb_ipam::{Index, Pairs, Request, ServiceFacts, ServiceKey, ServiceStatus, Uid, Version};
 
@@ -110,21 +110,26 @@ impl World {
             for key in keys {
                 while let Some(decision) = self.index.plan(&key, self.now) {
                     idle = false;
-                    let mut transaction = Transaction::new(decision.plan.clone());
-                    let end = loop {
-                        match transaction.step() {
-                            Step::Call(call) => {
-                                let answer = self.answer(call);
-                                transaction.answer(answer);
-                            }
-                            Step::End(end) => break end,
-                        }
-                    };
+                    let end = self.carry_out(&decision.plan);
                     self.index.conclude(&decision.plan, Some(&end), self.now);
                 }
             }
             if idle {
                 return;
+            }
+        }
+    }
+
+    /// Makes the requests of a plan.
+    pub fn carry_out(&mut self, plan: &Plan<ServiceStatus>) -> Conclusion {
+        let mut transaction = Transaction::new(plan.clone());
+        loop {
+            match transaction.step() {
+                Step::Call(call) => {
+                    let answer = self.answer(call);
+                    transaction.answer(answer);
+                }
+                Step::End(end) => return end,
             }
         }
     }

@@ -29,6 +29,7 @@ mod scenario;
 pub mod speakers;
 pub mod tools;
 mod wait;
+pub mod webhook;
 
 pub use bgp::{Bgp, Peer, Software};
 pub use cluster::{Cluster, Image, Node, ProxyMode};

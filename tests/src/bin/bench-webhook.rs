@@ -3,28 +3,20 @@
 //! First one review at a time (what a user waits for), then as many as the machine gives (throughput, and how many per
 //! second of the server's own processor time), then what the server has in memory.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::PostParams;
 use openelb_api::v1alpha2::{Eip, EipSpec};
-use openelb_tests::product::{NAMESPACE, repository};
-use openelb_tests::{ControlPlane, Deadline, Process, Program, binary, eventually};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use openelb_tests::ControlPlane;
+use openelb_tests::product::NAMESPACE;
+use openelb_tests::webhook::{Chart, Client, Replica, install_crds};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 
 /// Eips that a review is compared with.
 const EIPS: u32 = 1000;
@@ -35,6 +27,8 @@ const STORM: Duration = Duration::from_secs(10);
 /// Connections and requests under way on each, then: about what a few API servers have.
 const CONNECTIONS: usize = 4;
 const STREAMS: usize = 8;
+/// Where Eips are validated.
+const PATH: &str = "/validate-network-kubesphere-io-v1alpha2-eip?timeout=5s";
 
 /// One figure, as `hack bench` reads it.
 #[derive(Serialize)]
@@ -146,31 +140,16 @@ async fn measure(server: &Server) -> Result<Vec<Measurement>> {
 
 /// The webhook under test.
 struct Server {
-    process: Process,
-    address: SocketAddr,
+    replica: Replica,
     trust: String,
 }
 
 impl Server {
     /// Starts the webhook where there are [`EIPS`] Eips, and waits until it knows them all.
     async fn start(control: &ControlPlane) -> Result<Self> {
-        let account = control
-            .service_account(NAMESPACE, "openelb-webhook")
-            .await?;
-        for path in ["config/crd/bases", "config/rbac/webhook.yaml"] {
-            let path = repository().join(path);
-            let path = path.to_str().context("the repository's path is no text")?;
-            control.kubectl(&["apply", "--filename", path]).await?;
-        }
-        control
-            .kubectl(&[
-                "wait",
-                "--for=condition=Established",
-                "crd",
-                "--all",
-                "--timeout=60s",
-            ])
-            .await?;
+        let chart = Chart::rendered().await?;
+        install_crds(control).await?;
+        let account = chart.account(control, "webhook").await?;
         let eips: Api<Eip> = Api::all(control.client());
         stream::iter(0..EIPS)
             .map(|number| {
@@ -187,73 +166,35 @@ impl Server {
             .buffer_unordered(16)
             .try_for_each(|_| std::future::ready(Ok(())))
             .await?;
-        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let process = Program::new("webhook", binary("openelb-webhook")?)
-            .args([
-                "serve",
-                "--bind-address=127.0.0.1",
-                "--metrics-addr=0",
-                "--health-addr=0",
-            ])
-            .arg(format!("--webhook-port={}", address.port()))
-            .arg("--kubeconfig")
-            .arg(account.kubeconfig())
-            .start(control.folder().path())?;
+        let replica = Replica::start(control, &chart, &account, "webhook", &[])?;
+        replica.ready().await?;
         let secrets: Api<Secret> = Api::namespaced(control.client(), NAMESPACE);
-        let mut server = Self {
-            process,
-            address,
-            trust: String::new(),
+        let bundle = secrets
+            .get("openelb-admission")
+            .await?
+            .data
+            .and_then(|mut data| data.remove("ca.crt"))
+            .context("no ca.crt")?;
+        let server = Self {
+            replica,
+            trust: String::from_utf8(bundle.0)?,
         };
-        eventually(
-            "a webhook that knows the Eips",
-            Deadline::LONG,
-            async || {
-                server.process.check()?;
-                let secret = secrets.get("openelb-admission").await?;
-                let bundle = secret
-                    .data
-                    .and_then(|mut data| data.remove("ca.crt"))
-                    .context("no ca.crt")?;
-                server.trust = String::from_utf8(bundle.0)?;
-                let mut sender = server.connect().await?;
-                let answer = ask(&mut sender, "last", &self::address(EIPS - 1)).await?;
-                ensure!(
-                    answer.pointer("/response/allowed") == Some(&json!(false)),
-                    "it does not know the last Eip yet"
-                );
-                anyhow::Ok(())
-            },
-        )
-        .await?;
+        let mut client = server.connect().await?;
+        let answer = ask(&mut client, "last", &address(EIPS - 1)).await?;
+        ensure!(
+            answer.get("allowed") == Some(&json!(false)),
+            "it does not know the last Eip"
+        );
         Ok(server)
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
-        let mut roots = rustls::RootCertStore::empty();
-        for authority in CertificateDer::pem_slice_iter(self.trust.as_bytes()) {
-            roots.add(authority?)?;
-        }
-        let mut config = rustls::ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = TcpStream::connect(self.address).await?;
-        stream.set_nodelay(true)?;
-        let name = ServerName::try_from("openelb-webhook.openelb-system.svc")?;
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await?;
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await?;
-        tokio::spawn(connection);
-        Ok(sender)
+    async fn connect(&self) -> Result<Client> {
+        self.replica.client(&self.trust).await
     }
 
     /// Processor time that the server has used.
     fn processor_seconds(&self) -> Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.pid()))?;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.replica.process.pid()))?;
         // After the name in brackets; user and system time are fields 14 and 15 of all, in hundredths of a second.
         let fields = stat.rsplit(')').next().context("a stat without a name")?;
         let ticks: f64 = fields
@@ -266,7 +207,8 @@ impl Server {
     }
 
     fn resident_megabytes(&self) -> Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.replica.process.pid()))?;
         let line = status
             .lines()
             .find(|line| line.starts_with("VmRSS:"))
@@ -286,7 +228,7 @@ fn address(number: u32) -> String {
 }
 
 /// One review: of an Eip that overlaps with none, or (every tenth) with one.
-async fn review(sender: &mut SendRequest<Full<Bytes>>, number: usize) -> Result<()> {
+async fn review(client: &mut Client, number: usize) -> Result<()> {
     let overlaps = number.is_multiple_of(10);
     let number = u32::try_from(number % 1000)?;
     let wanted = if overlaps {
@@ -294,43 +236,31 @@ async fn review(sender: &mut SendRequest<Full<Bytes>>, number: usize) -> Result<
     } else {
         format!("172.16.{}.0/24", number % 256)
     };
-    let answer = ask(sender, "new", &wanted).await?;
+    let answer = ask(client, "new", &wanted).await?;
     ensure!(
-        answer.pointer("/response/allowed") == Some(&json!(!overlaps)),
+        answer.get("allowed") == Some(&json!(!overlaps)),
         "a wrong answer: {answer}"
     );
     Ok(())
 }
 
-async fn ask(sender: &mut SendRequest<Full<Bytes>>, name: &str, address: &str) -> Result<Value> {
+async fn ask(client: &mut Client, name: &str, address: &str) -> Result<Value> {
     let kind = json!({ "group": "network.kubesphere.io", "version": "v1alpha2", "kind": "Eip" });
     let resource =
         json!({ "group": "network.kubesphere.io", "version": "v1alpha2", "resource": "eips" });
-    let body = json!({
-        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-        "request": {
-            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "kind": kind, "resource": resource,
-            "requestKind": kind, "requestResource": resource, "name": name, "operation": "CREATE", "dryRun": false,
-            "userInfo": { "username": "admin", "groups": ["system:masters", "system:authenticated"] },
-            "object": {
-                "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip",
-                "metadata": {
-                    "name": name, "creationTimestamp": null, "generation": 1,
-                    "managedFields": [{ "manager": "kubectl", "operation": "Apply", "apiVersion": "network.kubesphere.io/v1alpha2" }],
-                },
-                "spec": { "address": address, "protocol": "bgp", "namespaces": ["default"], "priority": 5 },
+    let request = json!({
+        "uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "kind": kind, "resource": resource,
+        "requestKind": kind, "requestResource": resource, "name": name, "operation": "CREATE", "dryRun": false,
+        "userInfo": { "username": "admin", "groups": ["system:masters", "system:authenticated"] },
+        "object": {
+            "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip",
+            "metadata": {
+                "name": name, "creationTimestamp": null, "generation": 1,
+                "managedFields": [{ "manager": "kubectl", "operation": "Apply", "apiVersion": "network.kubesphere.io/v1alpha2" }],
             },
-            "oldObject": null, "options": { "kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1" },
+            "spec": { "address": address, "protocol": "bgp", "namespaces": ["default"], "priority": 5 },
         },
+        "oldObject": null, "options": { "kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1" },
     });
-    let request = http::Request::post(
-        "https://openelb-webhook/validate-network-kubesphere-io-v1alpha2-eip?timeout=5s",
-    )
-    .header("content-type", "application/json")
-    .body(Full::from(body.to_string()))?;
-    let answer = sender.send_request(request).await?;
-    ensure!(answer.status().is_success(), "answered {}", answer.status());
-    Ok(serde_json::from_slice(
-        &answer.into_body().collect().await?.to_bytes(),
-    )?)
+    client.ask(PATH, &request).await
 }

@@ -4,16 +4,18 @@
 use k8s_openapi::{
     ByteString,
     api::admissionregistration::v1::{
-        MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
+        MutatingWebhookConfiguration, RuleWithOperations, ValidatingWebhookConfiguration,
+        WebhookClientConfig,
     },
 };
+use kube::Resource;
 use serde_json::{Value, json};
 
 /// Group of our own kinds.
 const OWN_GROUP: &str = openelb_api::keys::GROUP;
 
 /// What one webhook of a configuration is, as far as patches are concerned.
-struct Entry<'a> {
+pub struct Entry<'a> {
     name: &'a str,
     ca_bundle: Option<&'a ByteString>,
     failure_policy: Option<&'a str>,
@@ -22,84 +24,68 @@ struct Entry<'a> {
 }
 
 /// A kind of webhook configuration.
-pub trait Configuration {
+pub trait Configuration: Resource {
+    /// Its webhooks.
+    fn entries(&self) -> Vec<Entry<'_>>;
+
     /// Strategic merge patch that puts `trust` (PEM) into every webhook and, where given, sets
     /// the failure policy of webhooks for our own kinds. `None` if all of it is so already.
     ///
     /// The failure policy of webhooks for other kinds (Services) is never touched: with `Fail`
     /// there, a webhook that is down would stop the cluster.
-    fn patch(&self, trust: &str, failure_policy: Option<&str>) -> Option<Value>;
-}
-
-impl Configuration for ValidatingWebhookConfiguration {
     fn patch(&self, trust: &str, failure_policy: Option<&str>) -> Option<Value> {
-        let entries = self.webhooks.iter().flatten().map(|webhook| Entry {
-            name: &webhook.name,
-            ca_bundle: bundle_of(&webhook.client_config),
-            failure_policy: webhook.failure_policy.as_deref(),
-            own: only_own(
-                webhook
-                    .rules
-                    .iter()
-                    .flatten()
-                    .map(|rule| rule.api_groups.as_deref()),
-            ),
-        });
-        merge_patch(
-            entries,
-            self.metadata.resource_version.as_deref(),
-            trust,
-            failure_policy,
-        )
+        let version = self.meta().resource_version.as_deref();
+        merge_patch(self.entries(), version, trust, failure_policy)
     }
 }
 
-impl Configuration for MutatingWebhookConfiguration {
-    fn patch(&self, trust: &str, failure_policy: Option<&str>) -> Option<Value> {
-        let entries = self.webhooks.iter().flatten().map(|webhook| Entry {
-            name: &webhook.name,
-            ca_bundle: bundle_of(&webhook.client_config),
-            failure_policy: webhook.failure_policy.as_deref(),
-            own: only_own(
-                webhook
-                    .rules
-                    .iter()
-                    .flatten()
-                    .map(|rule| rule.api_groups.as_deref()),
-            ),
-        });
-        merge_patch(
-            entries,
-            self.metadata.resource_version.as_deref(),
-            trust,
+/// The kinds have the same members under different types.
+macro_rules! configurations {
+    ($($kind:ty),+) => {$(
+        impl Configuration for $kind {
+            fn entries(&self) -> Vec<Entry<'_>> {
+                let webhooks = self.webhooks.iter().flatten();
+                let entries = webhooks.map(|webhook| {
+                    let rules = webhook.rules.as_deref().unwrap_or_default();
+                    let policy = webhook.failure_policy.as_deref();
+                    Entry::new(&webhook.name, &webhook.client_config, policy, rules)
+                });
+                entries.collect()
+            }
+        }
+    )+};
+}
+configurations!(ValidatingWebhookConfiguration, MutatingWebhookConfiguration);
+
+impl<'a> Entry<'a> {
+    fn new(
+        name: &'a str,
+        client: &'a WebhookClientConfig,
+        failure_policy: Option<&'a str>,
+        rules: &[RuleWithOperations],
+    ) -> Self {
+        let is_own = |rule: &RuleWithOperations| {
+            let groups = rule.api_groups.as_deref();
+            groups.is_some_and(|groups| groups.iter().all(|group| group == OWN_GROUP))
+        };
+        Self {
+            name,
+            ca_bundle: client.ca_bundle.as_ref(),
             failure_policy,
-        )
-    }
-}
-
-fn bundle_of(config: &WebhookClientConfig) -> Option<&ByteString> {
-    config.ca_bundle.as_ref()
-}
-
-fn only_own<'a>(rules: impl Iterator<Item = Option<&'a [String]>>) -> bool {
-    let mut any = false;
-    for groups in rules {
-        any = true;
-        if !groups.is_some_and(|groups| groups.iter().all(|group| group == OWN_GROUP)) {
-            return false;
+            own: !rules.is_empty() && rules.iter().all(is_own),
         }
     }
-    any
 }
 
-fn merge_patch<'a>(
-    entries: impl Iterator<Item = Entry<'a>>,
+fn merge_patch(
+    entries: Vec<Entry<'_>>,
     resource_version: Option<&str>,
     trust: &str,
     failure_policy: Option<&str>,
 ) -> Option<Value> {
     let bundle = ByteString(trust.as_bytes().to_vec());
     let webhooks: Vec<Value> = entries
+        .into_iter()
         .filter_map(|entry| {
             let mut change = json!({ "name": entry.name });
             let policy =

@@ -75,36 +75,19 @@ mod tests {
     }
 
     #[test]
-    fn one_of_a_new_authority_waits_until_clients_know_it() {
+    fn one_of_a_new_authority_waits_until_clients_know_it_but_not_for_ever() {
         let (old, new) = (new(), new());
-        let wait = |waiting, trusted| {
-            wait(
-                Some(&old),
-                &new,
-                progress(waiting, trusted),
-                now(),
-                &config(),
-            )
-        };
-        assert_eq!(wait(0, None), seconds(60));
-        assert_eq!(wait(3, Some(0)), seconds(5));
-        assert_eq!(wait(8, Some(5)), seconds(0));
-    }
-
-    #[test]
-    fn patience_ends() {
-        let (old, new) = (new(), new());
-        let wait = |waiting, trusted| {
-            wait(
-                Some(&old),
-                &new,
-                progress(waiting, trusted),
-                now(),
-                &config(),
-            )
-        };
-        assert_eq!(wait(60, None), seconds(0));
-        assert_eq!(wait(59, Some(0)), seconds(1));
+        for (waiting, trusted, expected) in [
+            (0, None, 60),
+            (3, Some(0), 5),
+            (8, Some(5), 0),
+            (59, Some(0), 1),
+            (60, None, 0),
+        ] {
+            let progress = progress(waiting, trusted);
+            let wait = wait(Some(&old), &new, progress, now(), &config());
+            assert_eq!(wait, seconds(expected), "{progress:?}");
+        }
     }
 
     #[test]

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use kube::api::DeleteParams;
-use openelb_tests::{Deadline, eventually};
+use openelb_tests::{Deadline, binary, eventually};
 
-use super::stage::{NAMESPACE, SECRET, Stage};
+use openelb_tests::product::NAMESPACE;
+
+use super::stage::{SECRET, Stage};
 
 /// Reviews without a pause, until told to stop.
 struct Load {
@@ -141,7 +143,7 @@ async fn a_deleted_or_replaced_secret_fails_no_review() -> Result<()> {
         format!("--kubeconfig={}", stage.control.kubeconfig().display()),
     ];
     for _ in 0..2 {
-        let status = tokio::process::Command::new(Stage::program()?)
+        let status = tokio::process::Command::new(binary("openelb-webhook")?)
             .args(&args)
             .status()
             .await?;

@@ -8,6 +8,10 @@
 )]
 
 mod certificates;
+mod configuration;
+mod jobs;
+mod mounted;
 mod recovery;
 mod rules;
 mod stage;
+mod wire;

@@ -1,11 +1,7 @@
 //! What these tests stand on: an API server with our CRDs, RBAC and webhook configurations, and replicas of the webhook
 //! behind one address, as a Service would put them.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream as StdStream};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::ByteString;
@@ -13,30 +9,27 @@ use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use openelb_api::v1alpha2::{Eip, EipSpec};
-use openelb_tests::product::repository;
-use openelb_tests::{ControlPlane, Deadline, Identity, Process, Program, binary, eventually, tool};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use openelb_tests::product::NAMESPACE;
+use openelb_tests::webhook::{Chart, Replica, install_crds};
+use openelb_tests::{ControlPlane, Deadline, Identity, eventually, tool};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
-pub(crate) const NAMESPACE: &str = "openelb-system";
 pub(crate) const SECRET: &str = "openelb-admission";
 pub(crate) const CONFIGURATION: &str = "openelb-admission";
+/// The kinds of the chart's webhook configurations.
+pub(crate) const KINDS: [&str; 2] = [
+    "ValidatingWebhookConfiguration",
+    "MutatingWebhookConfiguration",
+];
 
 /// The stage with everything on it.
 pub(crate) struct Stage {
     pub(crate) replicas: Vec<Replica>,
     pub(crate) control: ControlPlane,
+    pub(crate) chart: Chart,
     front: u16,
-}
-
-/// One replica of the webhook.
-pub(crate) struct Replica {
-    pub(crate) process: Process,
-    pub(crate) https: SocketAddr,
-    health: SocketAddr,
 }
 
 /// What kubectl did.
@@ -47,48 +40,45 @@ pub(crate) struct Said {
 }
 
 impl Stage {
-    /// An API server with CRDs, RBAC and configurations; `count` replicas, started at the same time with more
-    /// arguments, all ready.
+    /// An API server with CRDs, rights and configurations as the chart has them; `count` replicas, started at the same
+    /// time with more arguments, all ready.
     pub(crate) async fn set(count: usize, arguments: &[&str]) -> Result<Self> {
-        let control = ControlPlane::start().await?;
-        let account = control
-            .service_account(NAMESPACE, "openelb-webhook")
-            .await?;
-        for path in ["config/crd/bases", "config/rbac/webhook.yaml"] {
-            let path = repository().join(path);
-            let path = path.to_str().context("the repository's path is no text")?;
-            control.kubectl(&["apply", "--filename", path]).await?;
-        }
-        control
-            .kubectl(&[
-                "wait",
-                "--for=condition=Established",
-                "crd",
-                "--all",
-                "--timeout=60s",
-            ])
-            .await?;
-        let mut replicas = Vec::new();
-        for number in 0..count {
-            replicas.push(Replica::start(&control, &account, number, arguments)?);
-        }
-        let front = front(replicas.iter().map(|replica| replica.https).collect()).await?;
-        let stage = Self {
-            replicas,
-            control,
-            front,
-        };
+        let stage = Self::prepare(count, arguments).await?;
         stage.configure().await?;
         stage.ready().await?;
         Ok(stage)
     }
 
-    /// Applies the webhook configurations, with a URL in place of the Service.
+    /// The same without configurations, and without waiting for anything.
+    pub(crate) async fn prepare(count: usize, arguments: &[&str]) -> Result<Self> {
+        let control = ControlPlane::start().await?;
+        let chart = Chart::rendered().await?;
+        install_crds(&control).await?;
+        let account = chart.account(&control, "webhook").await?;
+        let mut arguments = arguments.to_vec();
+        if !arguments.iter().any(|one| one.starts_with("--drain-delay")) {
+            arguments.push("--drain-delay=0s");
+        }
+        let mut replicas = Vec::new();
+        for number in 0..count {
+            let name = format!("webhook-{number}");
+            replicas.push(Replica::start(
+                &control, &chart, &account, &name, &arguments,
+            )?);
+        }
+        let front = front(replicas.iter().map(|replica| replica.https).collect()).await?;
+        Ok(Self {
+            replicas,
+            control,
+            chart,
+            front,
+        })
+    }
+
+    /// Applies the chart's webhook configurations, with a URL in place of the Service.
     pub(crate) async fn configure(&self) -> Result<()> {
-        for name in ["validating", "mutating"] {
-            let text =
-                std::fs::read_to_string(repository().join(format!("config/webhook/{name}.yaml")))?;
-            let mut configuration: Value = serde_saphyr::from_str(&text)?;
+        for kind in KINDS {
+            let mut configuration = self.chart.object(kind, CONFIGURATION)?.clone();
             let webhooks = configuration["webhooks"]
                 .as_array_mut()
                 .context("no webhooks")?;
@@ -200,99 +190,6 @@ impl Stage {
             .context("there is no CA bundle")?;
         Ok(String::from_utf8(bytes)?)
     }
-
-    /// The path of the product's binary.
-    pub(crate) fn program() -> Result<PathBuf> {
-        binary("openelb-webhook")
-    }
-}
-
-impl Replica {
-    fn start(
-        control: &ControlPlane,
-        account: &Identity,
-        number: usize,
-        arguments: &[&str],
-    ) -> Result<Self> {
-        let (https, health) = (free()?, free()?);
-        let process = Program::new(&format!("webhook-{number}"), Stage::program()?)
-            .args([
-                "serve",
-                "--bind-address=127.0.0.1",
-                "--host=127.0.0.1",
-                "--metrics-addr=0",
-            ])
-            .arg("--drain-delay=0s")
-            .arg(format!("--webhook-port={}", https.port()))
-            .arg(format!("--health-addr={health}"))
-            .arg("--kubeconfig")
-            .arg(account.kubeconfig())
-            .args(arguments)
-            .start(control.folder().path())?;
-        Ok(Self {
-            process,
-            https,
-            health,
-        })
-    }
-
-    /// Waits until it says that it is ready.
-    pub(crate) async fn ready(&self) -> Result<()> {
-        eventually("a ready webhook", Deadline::SHORT, async || {
-            self.process.check()?;
-            let health = self.health;
-            let answer = tokio::task::spawn_blocking(move || get(health, "/readyz")).await??;
-            ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-            anyhow::Ok(())
-        })
-        .await
-    }
-
-    /// A new TLS connection with a client that trusts `authorities`; returns the certificate that it got.
-    pub(crate) async fn handshake(&self, authorities: &str) -> Result<CertificateDer<'static>> {
-        let mut roots = rustls::RootCertStore::empty();
-        for authority in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
-            roots.add(authority?)?;
-        }
-        let config = rustls::ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let address = self.https;
-        tokio::task::spawn_blocking(move || {
-            let mut stream = StdStream::connect_timeout(&address, Duration::from_secs(5))?;
-            let name = ServerName::try_from("openelb-webhook.openelb-system.svc")?;
-            let mut connection = rustls::ClientConnection::new(Arc::new(config), name)?;
-            while connection.is_handshaking() {
-                connection.complete_io(&mut stream)?;
-            }
-            let chain = connection
-                .peer_certificates()
-                .context("no certificate came")?;
-            Ok(chain
-                .first()
-                .context("no certificate came")?
-                .clone()
-                .into_owned())
-        })
-        .await?
-    }
-}
-
-/// A port that nobody listens on right now.
-fn free() -> Result<SocketAddr> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
-}
-
-fn get(address: SocketAddr, path: &str) -> Result<String> {
-    let mut stream = StdStream::connect_timeout(&address, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }
 
 /// Passes connections on to the backends in turn, past those that refuse, as a Service does.

@@ -39,6 +39,8 @@ const VALUES: [&[&str]; 5] = [
         "speaker.memberlistSecret=sixteen bytes or more",
         "speaker.memberlistPort=7947",
         "nameOverride=balancer",
+        "webhook.certificate.secretName=lb-tls",
+        "webhook.certificate.annotations.cert-manager\\.io/inject-ca-from=openelb-system/lb",
         "controller.image.digest=sha256:0123456789012345678901234567890123456789012345678901234567890123",
     ],
 ];
@@ -186,6 +188,42 @@ async fn values_that_mean_nothing_any_more_are_refused_with_what_to_do() {
     ] {
         let error = render(&[value]).await.unwrap_err().to_string();
         assert!(error.contains(message), "{value}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_somebody_else_keeps_is_mounted_and_left_to_him() {
+    let objects = render(VALUES[4]).await.unwrap();
+    let webhook = workloads(&objects)
+        .into_iter()
+        .find(|workload| workload["metadata"]["labels"]["component"] == "webhook")
+        .unwrap();
+    let pod = &webhook["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let mount = &container["volumeMounts"][0];
+    let argument = format!("--cert-dir={}", mount["mountPath"].as_str().unwrap());
+    assert!(
+        container["args"]
+            .as_array()
+            .unwrap()
+            .contains(&argument.into())
+    );
+    assert_eq!(mount["name"], pod["volumes"][0]["name"]);
+    assert_eq!(pod["volumes"][0]["secret"]["secretName"], "lb-tls");
+    let is_admissions = |object: &Value| object["metadata"]["labels"]["component"] == "admission";
+    assert!(
+        !objects.iter().any(is_admissions),
+        "its jobs would overwrite"
+    );
+    for kind in [
+        "ValidatingWebhookConfiguration",
+        "MutatingWebhookConfiguration",
+    ] {
+        let annotations = &of_kind(&objects, kind)[0]["metadata"]["annotations"];
+        assert_eq!(
+            annotations["cert-manager.io/inject-ca-from"],
+            "openelb-system/lb"
+        );
     }
 }
 

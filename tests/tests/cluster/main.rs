@@ -2,3 +2,4 @@
 
 mod main_job;
 mod quickstart;
+mod rules;

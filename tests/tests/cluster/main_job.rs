@@ -23,6 +23,7 @@ fn traffic_flows_by_bgp_whatever_happens() {
         spread_over_all_nodes_with_the_clients_address(&product, bgp).await?;
         one_node_answers_on_the_lan(&product, lan).await?;
         the_pool_tells_who_uses_it(&product, bgp).await?;
+        crate::rules::the_rules_answer_through_kubectl(&product).await?;
         a_speaker_that_is_killed_comes_back(&product, bgp).await?;
         a_speaker_that_is_replaced_loses_nothing_for_long(&product, bgp).await?;
         an_excluded_node_gets_no_traffic(&product, bgp).await?;

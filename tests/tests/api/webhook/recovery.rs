@@ -2,8 +2,11 @@
 
 use anyhow::{Result, ensure};
 use k8s_openapi::ByteString;
-use kube::api::{DeleteParams, Patch, PatchParams};
-use openelb_tests::{Deadline, eventually};
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use openelb_tests::ipam::allocated;
+use openelb_tests::product::NAMESPACE;
+use openelb_tests::{Deadline, Program, binary, eventually};
 use serde_json::json;
 
 use super::stage::{CONFIGURATION, SECRET, Stage};
@@ -102,6 +105,74 @@ async fn with_all_replicas_gone_the_cluster_goes_on_and_they_come_back() -> Resu
     for replica in &stage.replicas {
         let status = replica.process.stop().await?;
         ensure!(status.success(), "ended with {status}");
+    }
+    Ok(())
+}
+
+/// A Service that nobody checked says about itself what the webhook would have said.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_slips_past_is_shown_by_the_controller_in_the_same_words() -> Result<()> {
+    let stage = Stage::set(1, &[]).await?;
+    let webhook = &stage.replicas[0].process;
+    webhook.kill().await;
+    let service = |name: &str, addresses: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {
+                "name": name, "namespace": "default",
+                "annotations": {
+                    "lb.kubesphere.io/v1alpha1": "openelb", "eip.openelb.kubesphere.io/v1alpha1": addresses,
+                },
+            },
+            "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }] },
+        })
+    };
+    let wrong = [
+        ("unreadable", "192.0.2.300"),
+        ("family", "2001:db8::1"),
+        ("twice", "192.0.2.1,192.0.2.2"),
+    ];
+    for (name, addresses) in wrong {
+        let said = stage.apply(&service(name, addresses), &[]).await?;
+        ensure!(said.succeeded, "{name}: {}", said.err);
+    }
+
+    let account = stage.chart.account(&stage.control, "controller").await?;
+    let controller = Program::new("controller", binary("openelb-operator")?)
+        .args(["controller", "--metrics-addr=0", "--identity=one"])
+        .arg("--kubeconfig")
+        .arg(account.kubeconfig())
+        .env("OPENELB_NAMESPACE", NAMESPACE)
+        .start(stage.control.folder().path())?;
+    let services: Api<Service> = Api::default_namespaced(stage.control.client());
+    let mut shown = Vec::new();
+    for (name, addresses) in wrong {
+        let message = eventually("the condition", Deadline::SHORT, async || {
+            controller.check()?;
+            match allocated(&services.get(name).await?) {
+                Some((status, reason, message))
+                    if status == "False" && reason == "InvalidRequest" =>
+                {
+                    Ok(message)
+                }
+                other => anyhow::bail!("{name}: {other:?}"),
+            }
+        })
+        .await?;
+        shown.push((addresses, message));
+    }
+
+    webhook.restart().await?;
+    recovered(&stage).await?;
+    for (addresses, message) in shown {
+        let said = stage
+            .apply(&service("new", addresses), &["--dry-run=server"])
+            .await?;
+        ensure!(
+            !said.succeeded && said.err.contains(&message),
+            "the controller: {message}\nthe webhook: {}",
+            said.err
+        );
     }
     Ok(())
 }

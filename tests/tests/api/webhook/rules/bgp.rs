@@ -65,12 +65,12 @@ async fn bgp() -> Result<()> {
             ),
             (conf(json!({ "as": 4_294_967_295_i64 })), Warned("is reserved (RFC 7300)")),
             (conf(json!({ "as": 1, "families": [23] })), Refused("spec.families[0]")),
-            (conf(json!({ "as": 1, "families": [5] })), Warned("spec.families[0]: 5 has no effect")),
+            (conf(json!({ "as": 1, "families": [5] })), Refused("spec.families: [5] must hold 0 (IPv4 unicast)")),
             (conf(json!({ "as": 1, "listenPort": 70_000 })), Refused("spec.listenPort")),
             (conf(json!({ "as": 1, "listenPort": -1 })), Taken),
             (conf(json!({ "as": 1, "policy": "Not a name" })), Refused("spec.policy")),
             (conf(json!({ "asPerRack": { "a": 4_200_000_001_i64 } })), Taken),
-            (conf(json!({ "asPerRack": { "a": 0 } })), Refused("spec.asPerRack[a]")),
+            (conf(json!({ "as": 1, "asPerRack": { "a": 4_294_967_296_i64 } })), Refused("spec.asPerRack")),
             (
                 conf(json!({ "as": 1, "gracefulRestart": { "staleRoutesTime": 5 } })),
                 Warned("without effect: staleRoutesTime"),
@@ -100,7 +100,7 @@ async fn bgp() -> Result<()> {
             (timers("holdTime", "2"), Refused("must be \"0\" (never) or between \"3\" and \"65535\" seconds")),
             (timers("holdTime", "65536"), Refused("must be \"0\" (never) or between \"3\" and \"65535\" seconds")),
             (timers("holdTime", "ninety"), Refused("must be \"0\" (never) or between \"3\" and \"65535\" seconds")),
-            (timers("connectRetry", "0"), Refused("must be at least 1 second")),
+            (timers("connectRetry", "10s"), Refused("spec.timers.config.connectRetry")),
             (timers("keepaliveInterval", "30"), Taken),
             (
                 timers("minimumAdvertisementInterval", "5"),
@@ -184,7 +184,7 @@ async fn bgp() -> Result<()> {
                 with(json!({
                     "afiSafis": [{ "config": { "family": { "afi": "AFI_L2VPN", "safi": "SAFI_EVPN" } } }],
                 })),
-                Refused("must be AFI_IP or AFI_IP6 with SAFI_UNICAST"),
+                Refused("must list AFI_IP or AFI_IP6 with SAFI_UNICAST"),
             ),
             (
                 with(json!({

@@ -1,6 +1,9 @@
 //! The JSON schemas as editors and offline validators use them: every object that the repository shows is taken, and
 //! what users get wrong is refused at the field that is wrong.
 
+// The functions beside the tests are part of them.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

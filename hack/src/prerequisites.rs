@@ -55,6 +55,27 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Adds rustfmt and clippy where the Rust toolchain came without them.
+///
+/// # Errors
+/// They are missing and there is no rustup, or rustup cannot add them.
+pub(crate) fn rust_components() -> Result<()> {
+    for (command, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        let mut version = cargo();
+        version.args([command, "--version"]);
+        if read(version).is_ok() {
+            continue;
+        }
+        say(&format!("adding {component} to the Rust toolchain"));
+        let mut add = program("rustup");
+        add.args(["component", "add", component]);
+        show(add).with_context(|| {
+            format!("the lint tier needs {component}: install it with the Rust toolchain")
+        })?;
+    }
+    Ok(())
+}
+
 /// Installs the Debian packages that a tier uses, where they are missing.
 ///
 /// # Errors
@@ -103,6 +124,12 @@ pub(crate) fn programs(wanted: &[(&str, &str)]) -> Result<()> {
         );
     }
     say(&format!("installing {}", missing.join(" ")));
+    // A new machine has no package lists yet. Old ones may still do, so that a failure here is not the end.
+    let mut lists = program("apt-get");
+    lists.args(["update", "--quiet=2"]);
+    if show(lists).is_err() {
+        say("the package lists could not be refreshed; trying with what is there");
+    }
     let mut install = program("apt-get");
     install
         .env("DEBIAN_FRONTEND", "noninteractive")

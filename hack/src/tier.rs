@@ -89,6 +89,7 @@ impl Tier {
 fn lint() -> Result<Tally> {
     let mut tally = Tally::default();
     let mut failures = Vec::new();
+    prerequisites::rust_components()?;
     let deny = prerequisites::cargo_deny()?;
     let mut checks = Vec::new();
 

@@ -258,6 +258,7 @@ mod tests {
         InterfaceChoice::Names(names.iter().map(|name| (*name).to_owned()).collect())
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "reads better at the calls")]
     fn name(links: &Links, choice: InterfaceChoice, ip: &str) -> Option<String> {
         let ability = Ability::of(links, [&choice]);
         let told = Ability::decode(&ability.encode()).unwrap();

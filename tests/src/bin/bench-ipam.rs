@@ -31,22 +31,23 @@ async fn main() -> Result<()> {
     let (file, count) = arguments()?;
     let ours = measure(Allocator::Product, count).await?;
     let bare = measure(Allocator::Bare, count).await?;
+    let many = grouped(count);
     let mut figures = vec![
         figure("one service ms", "ms", &ours.singles, Some(&bare.singles)),
         figure(
-            &format!("storm {count} lag s"),
+            &format!("storm {many} lag s"),
             "s",
             &[ours.lag],
             Some(&[bare.lag]),
         ),
         figure(
-            &format!("storm {count} whole s"),
+            &format!("storm {many} whole s"),
             "s",
             &[ours.whole],
             Some(&[bare.whole]),
         ),
         figure(
-            &format!("catch-up {count} per second"),
+            &format!("catch-up {many} per second"),
             "1/s",
             &[ours.catch_up],
             Some(&[bare.catch_up]),
@@ -54,7 +55,7 @@ async fn main() -> Result<()> {
     ];
     figures.extend(
         ours.restart
-            .map(|seconds| figure(&format!("restart {count} s"), "s", &[seconds], None)),
+            .map(|seconds| figure(&format!("restart {many} s"), "s", &[seconds], None)),
     );
     figures.extend(
         ours.rss
@@ -369,6 +370,14 @@ fn figure(name: &str, unit: &str, values: &[f64], reference: Option<&[f64]>) -> 
         }),
         "ratio": ratio.filter(|ratio| ratio.is_finite()),
     })
+}
+
+/// A number as people write it: 10,000.
+fn grouped(number: usize) -> String {
+    match number / 1000 {
+        0 => number.to_string(),
+        thousands => format!("{},{:03}", grouped(thousands), number % 1000),
+    }
 }
 
 fn quantile(values: &[f64], q: f64) -> f64 {

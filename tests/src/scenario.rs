@@ -4,6 +4,9 @@
 //! namespaces with an empty `/run`. There the first process only reaps and waits; when it ends, the kernel kills all
 //! that is left in the world. It ends when the test ends, when the test is killed, and when the program outside dies
 //! in whatever way. Control groups and folders are removed from outside.
+//!
+//! [`story`] does the same without namespaces, for what needs none: so that it is known outside how the test ended when
+//! it is decided whether its folder is kept.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -15,8 +18,10 @@ use anyhow::{Context, Result};
 
 use crate::folder::Folder;
 
-/// Set inside a world, to the folder that is kept when the test fails.
+/// Set inside a private world, to the folder that is kept when the test fails.
 const INSIDE: &str = "OPENELB_WORLD";
+/// Set inside a story without a private world, to the same.
+const STORY: &str = "OPENELB_STORY";
 /// Set by the user: the world stays when the test has ended.
 const STAY: &str = "OPENELB_KEEP_WORLD";
 
@@ -43,25 +48,53 @@ pub fn scenario<S>(story: S)
 where
     S: AsyncFnOnce() -> Result<()>,
 {
-    let outcome = if inside().is_some() {
+    let outcome = if std::env::var_os(INSIDE).is_some() {
         tell(story)
     } else {
-        outside(&test_name::<S>())
+        outside(&test_name::<S>(), true)
     };
     if let Err(error) = outcome {
         panic!("{error:?}");
     }
 }
 
-/// The folder of the world that this program runs in, or nothing when it runs in none.
+/// Tells a story that needs no world of its own, such as one about a [`crate::ControlPlane`]: as root or not. What its
+/// parts leave is kept when it fails. Call it as the whole body of a `#[test]`.
+///
+/// # Panics
+/// The story failed.
+#[allow(
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    reason = "a test fails by panicking"
+)]
+pub fn story<S>(story: S)
+where
+    S: AsyncFnOnce() -> Result<()>,
+{
+    let outcome = if inside().is_some() {
+        tell(story)
+    } else {
+        outside(&test_name::<S>(), false)
+    };
+    if let Err(error) = outcome {
+        panic!("{error:?}");
+    }
+}
+
+/// The folder of the world or story that this program runs in, or nothing when it runs in none.
 #[must_use]
 pub fn inside() -> Option<PathBuf> {
-    std::env::var_os(INSIDE).map(PathBuf::from)
+    std::env::var_os(INSIDE)
+        .or_else(|| std::env::var_os(STORY))
+        .map(PathBuf::from)
 }
 
 /// A name for control groups that no other world has.
 pub(crate) fn world_name() -> Result<String> {
-    let folder = inside().context("this needs a private world: wrap the test in `scenario`")?;
+    let folder = std::env::var_os(INSIDE)
+        .map(PathBuf::from)
+        .context("this needs a private world: wrap the test in `scenario`")?;
     let name = folder
         .file_name()
         .context("the world's folder has no name")?;
@@ -109,28 +142,27 @@ pub(crate) fn stay() {
     });
 }
 
-fn outside(test: &str) -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
+/// Runs this program again for one test, in a private world or not.
+fn outside(test: &str, private: bool) -> Result<()> {
+    if private && !nix::unistd::geteuid().is_root() {
         anyhow::bail!(
             "a world needs root: run the tests as root (they touch nothing outside their namespaces)"
         );
     }
     let mut folder = Folder::new("world")?;
     let program = std::env::current_exe().context("this program has no path")?;
-    let mut world = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "--", "unshare"])
-        .args(["--mount", "--net", "--pid", "--uts", "--ipc", "--fork"])
-        .args([
-            "--kill-child=SIGKILL",
-            "--mount-proc",
-            "bash",
-            "-c",
-            FIRST,
-            "world",
-        ])
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]);
+    if private {
+        command
+            .args(["unshare", "--mount", "--net", "--pid", "--uts", "--ipc"])
+            .args(["--fork", "--kill-child=SIGKILL", "--mount-proc"])
+            .args(["bash", "-c", FIRST, "world"]);
+    }
+    let mut world = command
         .arg(program)
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, folder.path())
+        .env(if private { INSIDE } else { STORY }, folder.path())
         .env("TMPDIR", folder.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -139,6 +171,8 @@ fn outside(test: &str) -> Result<()> {
         .context("cannot start setpriv and unshare (util-linux)")?;
     if std::env::var_os(STAY).is_some() {
         eprintln!("world: its folder is {}", folder.path().display());
+    }
+    if private && std::env::var_os(STAY).is_some() {
         eprintln!("world: enter it with");
         eprintln!(
             "    nsenter --target $(pgrep --parent {}) --mount --net --pid --uts --ipc",

@@ -28,7 +28,6 @@ use crate::bgp::{Bgp, Daemon, Peer, Software};
 use crate::control_plane::ControlPlane;
 use crate::namespace::Namespace;
 use crate::network::Network;
-use crate::record::Registration;
 use crate::tools::{binary, tool};
 use crate::wait::{Deadline, eventually};
 
@@ -109,7 +108,6 @@ pub struct Cluster {
     router: Daemon,
     control: ControlPlane,
     network: Arc<Network>,
-    _record: Registration,
 }
 
 impl Cluster {
@@ -180,7 +178,6 @@ impl Cluster {
         };
         let (router, nodes) = tokio::try_join!(router, nodes)?;
         let cluster = Self {
-            _record: recorder(&control, &network)?,
             nodes,
             router,
             control,
@@ -428,27 +425,6 @@ fn manifest(path: &str) -> String {
         .join(path)
         .display()
         .to_string()
-}
-
-/// What Kubernetes says of itself; written to a folder.
-const RECORD: &str = r#"
-folder=$1 program=$2
-export KUBECONFIG=$3
-kubectl() { timeout 3 "$program" --request-timeout=2s "$@" --all-namespaces; }
-kubectl get events --sort-by=.metadata.creationTimestamp >"$folder/events.txt" 2>&1 &
-kubectl get nodes,pods,services,endpointslices -o yaml >"$folder/objects.yaml" 2>&1 &
-wait
-"#;
-
-fn recorder(control: &ControlPlane, network: &Network) -> Result<Registration> {
-    let words = [
-        network.folder().path().to_owned(),
-        tool("kubectl")?,
-        control.kubeconfig().to_owned(),
-    ];
-    Ok(crate::record::register(move |_| {
-        crate::record::run(RECORD, &words);
-    }))
 }
 
 impl Drop for Cluster {

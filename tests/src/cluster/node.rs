@@ -199,6 +199,14 @@ impl Node {
         self.network.unplug(&self.host).await
     }
 
+    /// Pulls its cable: it sees that its carrier is lost; all its processes go on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn cut(&self) -> Result<()> {
+        self.network.cut(&self.host).await
+    }
+
     /// Plugs it in again.
     ///
     /// # Errors

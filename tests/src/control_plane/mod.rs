@@ -22,6 +22,8 @@ use identity::{Proof, kubeconfig};
 
 use crate::folder::Folder;
 use crate::process::Process;
+use crate::record::Registration;
+use crate::tools::tool;
 use crate::wait::{Deadline, eventually};
 
 /// A running control plane. Dropped, it is gone.
@@ -33,6 +35,7 @@ pub struct ControlPlane {
     admin: Identity,
     config: Config,
     pub(crate) keys: Keys,
+    record: Option<Registration>,
     folder: Folder,
 }
 
@@ -68,8 +71,12 @@ impl ControlPlane {
             admin,
             config,
             keys,
+            record: None,
             folder,
         };
+        if crate::scenario::inside().is_some() {
+            control.record = Some(control.recorder()?);
+        }
         control.ready().await?;
         let kubeconfig = control.admin.kubeconfig();
         if control.config.controller_manager {
@@ -246,6 +253,12 @@ impl ControlPlane {
         self.controller_manager.as_ref()
     }
 
+    /// kube-scheduler, where there are nodes.
+    #[must_use]
+    pub fn scheduler(&self) -> Option<&Process> {
+        self.scheduler.as_ref()
+    }
+
     /// All requests so far, where the audit log was asked for.
     ///
     /// # Errors
@@ -254,10 +267,39 @@ impl ControlPlane {
         audit::read(&self.folder.join("audit.log"))
     }
 
+    fn recorder(&self) -> Result<Registration> {
+        let words = [
+            self.folder.path().to_owned(),
+            tool("kubectl")?,
+            self.kubeconfig().to_owned(),
+        ];
+        Ok(crate::record::register(move |_| {
+            crate::record::run(RECORD, &words);
+        }))
+    }
+
     /// Where logs and keys are; removed at the end unless the test fails.
     #[must_use]
     pub fn folder(&self) -> &Folder {
         &self.folder
+    }
+}
+
+/// What Kubernetes says of itself; written to a folder.
+const RECORD: &str = r#"
+folder=$1 program=$2
+export KUBECONFIG=$3
+kubectl() { timeout 3 "$program" --request-timeout=2s "$@" --all-namespaces; }
+kubectl get events --sort-by=.metadata.creationTimestamp >"$folder/events.txt" 2>&1 &
+kubectl get nodes,pods,services,endpointslices -o yaml >"$folder/objects.yaml" 2>&1 &
+wait
+"#;
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        if self.record.is_some() {
+            crate::record::before_the_end();
+        }
     }
 }
 

@@ -164,12 +164,13 @@ impl Report {
             })
     }
 
-    /// How many probes failed that began before a moment.
+    /// How many probes had failed by a moment. One that was under way then is none of them: what happened at that
+    /// moment may be the reason.
     #[must_use]
     pub fn failed_before(&self, moment: Instant) -> usize {
-        self.probes
-            .iter()
-            .filter(|probe| probe.at < moment && !probe.outcome.is_good())
+        let failed = self.probes.iter().filter(|probe| !probe.outcome.is_good());
+        failed
+            .filter(|probe| probe.at + probe.took < moment)
             .count()
     }
 }
@@ -248,7 +249,7 @@ mod tests {
                 } else {
                     Outcome::Lost
                 },
-                took: Duration::from_millis(*at),
+                took: Duration::from_millis(1),
             })
             .collect();
         let from = [
@@ -277,6 +278,7 @@ mod tests {
             Duration::from_millis(25)
         );
         assert_eq!(report.failed_before(begin + Duration::from_millis(15)), 1);
+        assert_eq!(report.failed_before(begin + Duration::from_millis(10)), 0);
         assert!(report.kept_client());
     }
 
@@ -319,8 +321,10 @@ mod tests {
             traffic: Traffic::Flow,
         };
         all.probes[0].target = other;
+        all.probes[0].took = Duration::from_millis(3);
+        all.probes[1].took = Duration::from_millis(2);
         assert_eq!(all.of(other).probes().len(), 1);
         assert_eq!(all.of(all.probes[1].target).lost(), 1);
-        assert_eq!(all.fastest(), Some(Duration::from_millis(5)));
+        assert_eq!(all.fastest(), Some(Duration::from_millis(2)));
     }
 }

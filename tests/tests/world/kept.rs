@@ -107,6 +107,19 @@ fn find(folder: &Path, name: &str) -> Option<PathBuf> {
 }
 
 #[tokio::test]
+async fn a_control_plane_that_fails_keeps_what_explains_it() -> Result<()> {
+    let mut victim = Victim::start("a_control_plane_that_fails", "control-plane", &[])?;
+    let kept = Kept(PathBuf::from(
+        victim.says_after("what was kept is in ").await?,
+    ));
+    ensure!(!victim.ended().await?.success(), "the failure is gone");
+    kept.tells("events.txt", &["something odd"])?;
+    kept.tells("objects.yaml", &["kind: Service"])?;
+    kept.tells("kube-apiserver.log", &["Serving securely"])?;
+    kept.tells("etcd.log", &["embed/config.go"])
+}
+
+#[tokio::test]
 async fn a_network_that_fails_stays_on_request_and_keeps_what_explains_it() -> Result<()> {
     let world = Staying::start("network").await?;
     let said = world

@@ -28,13 +28,12 @@ fn connections(from: &Host, to: &Host) -> Result<Prober> {
 }
 
 /// Makes a fault between healthy traffic, mends it, and checks that the traffic saw it, and saw its end.
-async fn seen(
+pub(crate) async fn seen(
     what: &str,
-    (from, to): (&Host, &Host),
+    mut prober: Prober,
     fault: impl AsyncFnOnce() -> Result<()>,
     mend: impl AsyncFnOnce() -> Result<()>,
 ) -> Result<()> {
-    let mut prober = connections(from, to)?;
     prober.answered(40).await?;
     let began = prober.mark(what);
     fault().await.with_context(|| what.to_owned())?;
@@ -68,36 +67,42 @@ fn each_fault_of_a_link_is_seen_and_mended() {
         let plug = async || network.plug(one).await;
         seen(
             "unplugged silently",
-            (lan, one),
+            connections(lan, one)?,
             async || network.unplug(one).await,
             plug,
         )
         .await?;
         seen(
             "the cable pulled",
-            (lan, one),
+            connections(lan, one)?,
             async || network.cut(one).await,
             plug,
         )
         .await?;
         let apart = async || network.partition(&[one], &[two]).await;
-        seen("a partition", (two, one), apart, heal).await?;
+        seen("a partition", connections(two, one)?, apart, heal).await?;
         seen(
             "half the frames lost",
-            (lan, one),
+            connections(lan, one)?,
             async || network.lose(one, 50).await,
             heal,
         )
         .await?;
         seen(
             "64 kbit/s",
-            (lan, one),
+            connections(lan, one)?,
             async || network.limit(one, 64).await,
             heal,
         )
         .await?;
         let slow = async || network.delay(one, Duration::from_millis(400)).await;
-        seen("slower than anybody waits", (lan, one), slow, heal).await?;
+        seen(
+            "slower than anybody waits",
+            connections(lan, one)?,
+            slow,
+            heal,
+        )
+        .await?;
         let [server, _] = servers.as_slice() else {
             anyhow::bail!("two servers")
         };
@@ -109,14 +114,17 @@ fn each_fault_of_a_link_is_seen_and_mended() {
             server.resume();
             Ok(())
         };
-        seen("a paused process", (lan, one), pause, resume).await?;
+        seen("a paused process", connections(lan, one)?, pause, resume).await?;
         let kill = async || {
             server.kill().await;
             Ok(())
         };
-        seen("a killed process", (lan, one), kill, async || {
-            server.restart().await
-        })
+        seen(
+            "a killed process",
+            connections(lan, one)?,
+            kill,
+            async || server.restart().await,
+        )
         .await
     });
 }

@@ -1,8 +1,10 @@
 //! The test world's own tests: each level starts, breaks as asked, and leaves nothing behind.
 
 mod bgp;
+mod build;
 mod cluster;
 mod cluster_faults;
+mod cluster_links;
 mod cluster_services;
 mod control_plane;
 mod faults;

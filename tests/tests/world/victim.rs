@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use openelb_tests::{
     Bgp, Cluster, ControlPlane, Deadline, Folder, Network, Peer, Prober, Program, Software,
-    Traffic, eventually, scenario,
+    Traffic, eventually, scenario, story,
 };
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -121,6 +121,26 @@ fn a_world_that_fails() {
             bail!(WANTED)
         }
         _ => Ok(()),
+    });
+}
+
+/// The same for a control plane.
+#[test]
+fn a_control_plane_that_fails() {
+    story(async || {
+        if level() != "control-plane" {
+            return Ok(());
+        }
+        let control = ControlPlane::start().await?;
+        let event = control.folder().write(
+            "event.yaml",
+            "apiVersion: v1\nkind: Event\nmetadata: {name: odd, namespace: default}\nreason: Odd\n\
+             message: something odd\ninvolvedObject: {kind: Service, name: web, namespace: default}\n",
+        )?;
+        control
+            .kubectl(&["create", "-f", &event.display().to_string()])
+            .await?;
+        bail!(WANTED)
     });
 }
 

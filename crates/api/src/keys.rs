@@ -69,6 +69,12 @@ pub const ADMISSION_SECRET: &str = "openelb-admission";
 pub const ADMISSION_CONFIGURATION: &str = "openelb-admission";
 /// The Secret with the gossip key of the speakers, in its data key [`MEMBERLIST_KEY`]; made by the installation.
 pub const MEMBERLIST_SECRET: &str = "memberlist";
+/// Prefix of the Leases of speakers with `--membership lease`, followed by the node's name.
+pub const SPEAKER_LEASE: &str = "openelb-speaker-";
+/// Label on the Leases of speakers, written and read by them; the value is of no meaning.
+pub const SPEAKER_LEASE_LABEL: &str = "openelb.kubesphere.io/speaker";
+/// Annotation on the Lease of a speaker, written and read by speakers: what it says about itself, as JSON.
+pub const SPEAKER_FACTS: &str = "openelb.kubesphere.io/speaker-facts";
 /// The data key of [`MEMBERLIST_SECRET`].
 pub const MEMBERLIST_KEY: &str = "key";
 
@@ -88,6 +94,11 @@ pub mod conditions {
     pub const USED_TRUNCATED: &str = "UsedTruncated";
     /// On an EipAddress: a foreign host claims the address.
     pub const CONFLICT: &str = "Conflict";
+    /// On an EipAddress: it lies in no subnet of the interface that it is announced on.
+    pub const OUTSIDE_SUBNET: &str = "OutsideSubnet";
+    /// On an EipAddress: the kernel of the announcing node answers ARP for it by itself, and so do those of other nodes
+    /// that are set up alike.
+    pub const KERNEL_ANSWERS: &str = "KernelAnswers";
     /// On an EipAddress: no Eip contains the address any more.
     pub const ORPHANED: &str = "Orphaned";
     /// On a Service: it has the addresses that it asks for.

@@ -19,7 +19,7 @@ use foca::{
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
-    Facts, Key, Member, Members, Parameters,
+    Counts, Facts, Key, Member, Members, Parameters,
     seal::{OVERHEAD, Opened, Seal},
     standing::{Company, Standing},
     wire::{Identity, Intent, Message, Told, Version},
@@ -27,6 +27,9 @@ use crate::{
 
 /// Bound of a datagram's payload, below any sensible MTU.
 pub(crate) const MAX_DATAGRAM: usize = 1400;
+
+/// How many nodes are remembered.
+const MOST: usize = 4096;
 
 /// Seeds that are not members are asked at this pace, …
 const JOIN: Duration = Duration::from_millis(250);
@@ -70,21 +73,6 @@ pub(crate) struct Datagram {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Counts what happened, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Datagrams that were not sealed with our key or were damaged.
-    pub refused: u64,
-    /// Datagrams seen before.
-    pub replayed: u64,
-    /// Members that were declared dead here.
-    pub deaths: u64,
-    /// How often the others took this node for dead while it lived.
-    pub resurrections: u64,
-    /// How often the process was found to have been paused.
-    pub pauses: u64,
-}
-
 pub(crate) struct Gossip {
     parameters: Parameters,
     me: Identity,
@@ -99,6 +87,8 @@ pub(crate) struct Gossip {
     own: Facts,
     known: HashMap<String, Known>,
     departed: BTreeMap<String, Facts>,
+    /// When a genuine datagram last came from there.
+    heard: HashMap<SocketAddr, Instant>,
     out: Vec<Datagram>,
     counts: Counts,
     standing: Standing,
@@ -152,6 +142,7 @@ impl Gossip {
             own: Facts::default(),
             known: HashMap::new(),
             departed: BTreeMap::new(),
+            heard: HashMap::new(),
             out: Vec::new(),
             counts: Counts::default(),
             standing: Standing::new(now),
@@ -199,7 +190,12 @@ impl Gossip {
     pub(crate) fn receive(&mut self, from: SocketAddr, packet: &[u8], now: Instant) {
         self.wake(now);
         match self.seal.open(packet, now) {
-            Opened::Data(body) => self.read(from, &body, now),
+            Opened::Data(body) => {
+                if self.heard.len() < MOST || self.heard.contains_key(&from) {
+                    self.heard.insert(from, now);
+                }
+                self.read(from, &body, now);
+            }
             Opened::Reply(bytes) => self.out.push(Datagram { to: from, bytes }),
             // The first word was lost to the challenge: say it again now.
             Opened::Admitted => {
@@ -253,7 +249,7 @@ impl Gossip {
                 .get(told.node)
                 .is_none_or(|known| known.version < told.version);
         // Names come from authenticated nodes only; the bound is against a run-away one.
-        if newer && (self.known.len() < 4096 || self.known.contains_key(told.node)) {
+        if newer && (self.known.len() < MOST || self.known.contains_key(told.node)) {
             let facts = Facts {
                 steady: told.steady,
                 leaving: told.leaving,
@@ -537,7 +533,7 @@ impl Gossip {
                     self.forget_void(&identity);
                     self.tell(identity.address, Intent::Ask);
                 }
-                OwnedNotification::MemberDown(identity) => self.departs(&identity),
+                OwnedNotification::MemberDown(identity) => self.departs(&identity, now),
                 OwnedNotification::Rename(_, new) => {
                     self.forget_void(&new);
                     self.tell(new.address, Intent::Ask);
@@ -555,8 +551,14 @@ impl Gossip {
         }
     }
 
-    fn departs(&mut self, identity: &Identity) {
+    fn departs(&mut self, identity: &Identity, now: Instant) {
         self.counts.deaths += 1;
+        let heard = self.heard.remove(&identity.address);
+        // One that said goodbye was heard just now.
+        let silent = heard.map(|heard| now.saturating_duration_since(heard));
+        if let Some(silent) = silent.filter(|silent| *silent >= self.parameters.suspicion) {
+            self.counts.detection.add(silent);
+        }
         if let Some(known) = self.known.remove(&identity.node) {
             if self.departed.len() >= Members::MAX_DEPARTED {
                 self.departed.pop_first();

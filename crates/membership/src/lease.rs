@@ -10,7 +10,32 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Facts, Member, Members};
+use crate::{Facts, Member, Members, Profile};
+
+/// How often Leases are renewed and how long they last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTiming {
+    /// Each speaker renews its own this often.
+    pub renew: Duration,
+    /// One that did not change for so long is that of a dead node.
+    pub duration: Duration,
+}
+
+impl Profile {
+    /// The timing of Leases: a death is noticed after `duration` and at most `renew` more.
+    #[must_use]
+    pub const fn lease_timing(self) -> LeaseTiming {
+        let (renew, duration) = match self {
+            Self::Fast => (500, 2_000),
+            Self::Default => (1_000, 4_000),
+            Self::Calm => (3_000, 15_000),
+        };
+        LeaseTiming {
+            renew: Duration::from_millis(renew),
+            duration: Duration::from_millis(duration),
+        }
+    }
+}
 
 /// What one node's Lease says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +83,11 @@ impl Leases {
     /// The Lease of a node was deleted: it said goodbye.
     pub fn deleted(&mut self, node: &str) {
         self.seen.remove(node);
+    }
+
+    /// This process did not run for a while: its view must settle anew before it may be acted on.
+    pub const fn doubt(&mut self, now: Instant) {
+        self.started = now;
     }
 
     /// Who is alive. The view is settled once every Lease had time to be renewed.
@@ -144,6 +174,18 @@ mod tests {
         leases.renewed("a", renewal(1), start);
         leases.renewed("b", renewal(1), start);
         assert_eq!(alive(&leases, start + Duration::from_mins(10)), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_process_that_was_paused_waits_before_it_trusts_its_view() {
+        let start = Instant::now();
+        let mut leases = Leases::new("a".to_owned(), DURATION, start);
+        leases.renewed("a", renewal(1), start);
+        let later = start + Duration::from_mins(1);
+        assert!(leases.members(later).settled);
+        leases.doubt(later);
+        assert!(!leases.members(later).settled);
+        assert!(leases.members(later + DURATION).settled);
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! then [`Membership::leave`].
 
 mod config;
+mod counts;
 mod election;
 #[doc(hidden)]
 pub mod fuzz;
@@ -29,8 +30,8 @@ mod task;
 mod wire;
 
 pub use config::{Key, KeyError, MembershipConfig, Parameters, Profile, UnknownProfile};
+pub use counts::{Counts, Detection};
 pub use election::{leader, outranks};
-pub use gossip::Counts;
-pub use lease::{Leases, Renewal};
+pub use lease::{LeaseTiming, Leases, Renewal};
 pub use members::{Facts, Member, Members};
 pub use task::{Membership, MembershipError, Seeds};

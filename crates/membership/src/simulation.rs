@@ -211,6 +211,32 @@ fn a_silent_death_is_known_to_all_within_the_bound() {
 }
 
 #[test]
+fn detection_is_measured_from_the_last_word_of_the_dead() {
+    let mut net = Net::steady(3, 12);
+    net.nodes.remove(&0);
+    net.run(Duration::from_secs(2));
+    let within = Profile::Default.parameters().noticed_within(3) + MS(10);
+    for n in [1, 2] {
+        let detection = net.nodes[&n].counts().detection;
+        assert_eq!(detection.counts.iter().sum::<u64>(), 1);
+        assert!(
+            detection.sum > MS(310) && detection.sum < within + MS(120),
+            "{detection:?}"
+        );
+    }
+    // A goodbye is no detection.
+    let mut gone = net.nodes.remove(&1).unwrap();
+    gone.leave();
+    for datagram in gone.take_datagrams() {
+        net.send(1, datagram);
+    }
+    net.run(MS(20));
+    assert_eq!(net.alive(2), [name(2)]);
+    let detection = net.nodes[&2].counts().detection;
+    assert_eq!(detection.counts.iter().sum::<u64>(), 1);
+}
+
+#[test]
 fn loss_does_not_delay_the_news_of_a_death_beyond_the_promise() {
     let times = deaths(3, 60, 0.05);
     assert!(*times.last().unwrap() < MS(700), "{times:?}");

@@ -132,6 +132,12 @@ impl Membership {
         *self.counts.borrow()
     }
 
+    /// The same, to be read whenever it is wanted.
+    #[must_use]
+    pub fn watch_counts(&self) -> watch::Receiver<Counts> {
+        self.counts.clone()
+    }
+
     /// Tells all members this attachment (see [`Facts::attachment`]) from now on.
     pub fn attach(&self, attachment: Bytes) -> Result<(), MembershipError> {
         if attachment.len() > Facts::MAX_ATTACHMENT {

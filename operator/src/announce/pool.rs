@@ -1,6 +1,6 @@
 //! Eips and EipAddresses as far as they decide what is announced and how.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -129,6 +129,8 @@ pub(crate) struct Holding {
     pub(crate) protocol: Protocol,
     /// The Services that hold it.
     pub(crate) services: BTreeSet<ServiceKey>,
+    /// Their UIDs.
+    pub(crate) uids: BTreeMap<ServiceKey, String>,
     /// Layer 2: who was last said to announce it.
     pub(crate) announcers: Vec<Announcer>,
     /// The conditions.
@@ -154,6 +156,14 @@ impl Holding {
                 eip: spec.eip.clone(),
                 protocol: spec.protocol.unwrap_or_default(),
                 services,
+                uids: spec
+                    .services
+                    .iter()
+                    .map(|holder| {
+                        let key = ServiceKey::new(&holder.namespace, &holder.name);
+                        (key, holder.uid.clone())
+                    })
+                    .collect(),
                 announcers: status.announcers,
                 conditions: status.conditions,
                 version: object.metadata.resource_version.clone().unwrap_or_default(),

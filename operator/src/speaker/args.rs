@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::Context as _;
 use openelb_membership::Profile;
 
-use super::layer2::Settings;
+use super::layer2::{Kind, Settings};
 
 /// Settings of the speaker.
 #[derive(Debug, clap::Args)]
@@ -25,9 +25,10 @@ pub(crate) struct Args {
     /// The membership key; without it the Secret `memberlist`, key `key`.
     #[arg(long, env = "MEMBER_LIST_SECRET", hide_env_values = true)]
     secret: Option<String>,
-    /// How speakers know of each other: `gossip`. Leases are not available yet.
-    #[arg(long, default_value = "gossip", value_parser = ["gossip"])]
-    membership: String,
+    /// How speakers know of each other: `lease` where they cannot reach each other by UDP; a death then takes seconds
+    /// to be noticed.
+    #[arg(long, value_enum, default_value_t = Kind::Gossip)]
+    membership: Kind,
     /// How quickly a dead node is replaced in layer 2: `default`, `fast`, or `calm` for lossy networks.
     #[arg(long, default_value = "default")]
     membership_profile: Profile,
@@ -66,6 +67,7 @@ impl Args {
             node: node.to_owned(),
             bind: SocketAddr::new(self.bind_addr, self.bind_port),
             key: self.secret.clone().filter(|key| !key.is_empty()),
+            kind: self.membership,
             profile: self.membership_profile,
         })
     }

@@ -64,7 +64,7 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
     let (news, news_rx) = watch::channel(News::default());
     let news_writer = tokio::spawn(layer2::write(context.client.clone(), news_rx));
     let layer2 = match args.layer2(&node) {
-        Some(settings) => Some(layer2::Engine::new(settings).await?),
+        Some(settings) => Some(layer2::Engine::new(settings, &context).await?),
         None => None,
     };
     let mut speaker = Speaker {
@@ -214,16 +214,20 @@ impl Speaker {
                 }
             }
             Woken::Snapshot => self.tell(),
-            Woken::Event(event) => tracing::info!(?event, "layer 2"),
+            Woken::Event(event) => {
+                if let Some(layer2) = &self.layer2 {
+                    layer2.tell(&self.picture.world, &event);
+                }
+            }
         }
     }
 
     /// Tells what layer 2 does.
-    fn tell(&self) {
-        let Some(snapshot) = self.layer2.as_ref().and_then(layer2::Engine::snapshot) else {
+    fn tell(&mut self) {
+        let world = &self.picture.world;
+        let Some(news) = self.layer2.as_mut().and_then(|layer2| layer2.news(world)) else {
             return;
         };
-        let news = News::new(&self.node, &self.picture.world, &snapshot, Timestamp::now());
         self.news.send_if_modified(|current| {
             let differs = *current != news;
             *current = news;

@@ -13,7 +13,7 @@ use openelb_tests::{ControlPlane, Deadline, Program, binary};
 use serde_json::Value;
 
 /// Sets of values that people use; the empty one first.
-const VALUES: [&[&str]; 5] = [
+const VALUES: [&[&str]; 6] = [
     &[],
     &[
         "global.imageRegistry=registry.example",
@@ -35,6 +35,7 @@ const VALUES: [&[&str]; 5] = [
         "install.replaceOpenELB=false",
         "install.podSecurity=false",
     ],
+    &["speaker.membership=lease"],
     &[
         "speaker.memberlistSecret=sixteen bytes or more",
         "speaker.memberlistPort=7947",

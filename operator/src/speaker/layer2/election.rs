@@ -15,6 +15,7 @@ use openelb_api::v1alpha2::{Probe, Protocol};
 use openelb_layer2::{Ability, Desired, InterfaceChoice, ProbePolicy, Role, Vip};
 use openelb_membership::{Members, leader};
 
+use super::conditions::was_announced;
 use crate::announce::{Able, Address, Pool, World};
 
 /// The interface expressions of the layer2 Eips, by Eip. An unreadable one is left out: its
@@ -66,10 +67,7 @@ pub(super) fn desired(
             (None, Some(_)) => continue,
         };
         let role = role(&address, able, members, &abilities, choice);
-        let proven = world
-            .holdings
-            .get(&address.ip)
-            .is_none_or(|holding| !holding.announcers.is_empty());
+        let proven = world.holdings.get(&address.ip).is_none_or(was_announced);
         addresses.insert(address.ip, vip(address.pool, choice.clone(), role, proven));
     }
     Desired {

@@ -2,33 +2,59 @@
 //!
 //! ```text
 //! Picture ─┐
-//! Members ─┼─> election::desired (pure) ─> Responder ─> Snapshot, Event ─> news ─> EipAddress
-//! Links  ──┴─> Ability ─> Membership (told to all)
+//! Members ─┼─> election::desired (pure) ─> Responder ─┬─> Snapshot ─> news ─> EipAddress
+//! Links  ──┴─> Ability ─> Alive (told to all)         └─> Event ─> events, metrics
 //! ```
 //!
-//! The engine starts when there is a usable membership key and never runs open. It lives on without
-//! the API server: members and links are its own.
+//! The engine starts when there is a usable membership key and never runs open; Leases need none. It
+//! lives on without the API server: members and links are its own.
 
+mod alive;
+mod conditions;
 mod election;
+mod events;
+mod host;
+mod lease;
+mod metrics;
 mod news;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use openelb_api::keys;
 use openelb_layer2::{Ability, Desired, Event, Responder, ResponderConfig, Snapshot};
-use openelb_membership::{Key, Members, Membership, MembershipConfig, Profile, Seeds, outranks};
+use openelb_membership::{Key, Members, MembershipConfig, Profile, outranks};
 use openelb_net::{Links, LinksWatch};
 use tokio::sync::watch;
 
-use crate::announce::{Able, Node};
+use crate::announce::{Able, Node, World};
 use crate::picture::Picture;
+use crate::process::Context;
+use alive::Alive;
+use events::Reporter;
+use host::Host;
+use lease::LeaseMembership;
+use metrics::Metrics;
 pub(super) use news::{News, write};
 
 /// How long a stopping speaker waits for others to take its addresses.
 const HAND_OVER: Duration = Duration::from_secs(5);
+
+/// How often the kernel's settings are read again.
+const HOST_EVERY: Duration = Duration::from_secs(10);
+
+/// How speakers know of each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Kind {
+    /// They talk to each other by UDP.
+    #[default]
+    Gossip,
+    /// Each renews a Lease.
+    Lease,
+}
 
 /// What does not change while the process runs.
 pub(super) struct Settings {
@@ -38,6 +64,8 @@ pub(super) struct Settings {
     pub(super) bind: SocketAddr,
     /// The key given by environment or flag; else the Secret's counts.
     pub(super) key: Option<String>,
+    /// How speakers know of each other.
+    pub(super) kind: Kind,
     /// How quickly death is noticed.
     pub(super) profile: Profile,
 }
@@ -45,6 +73,10 @@ pub(super) struct Settings {
 /// Owns everything of layer 2 on this node.
 pub(super) struct Engine {
     settings: Settings,
+    context: Context,
+    reporter: Reporter,
+    metrics: Metrics,
+    host: Option<(Host, Instant)>,
     links: LinksWatch,
     link_changes: watch::Receiver<Arc<Links>>,
     running: Option<Running>,
@@ -53,9 +85,8 @@ pub(super) struct Engine {
 }
 
 struct Running {
-    membership: Membership,
+    alive: Alive,
     members: watch::Receiver<Arc<Members>>,
-    seeds: watch::Sender<Seeds>,
     responder: Responder,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     desired: watch::Sender<Arc<Desired>>,
@@ -73,10 +104,14 @@ pub(super) enum Woken {
 
 impl Engine {
     /// Prepares the engine; nothing is answered yet.
-    pub(super) async fn new(settings: Settings) -> anyhow::Result<Self> {
+    pub(super) async fn new(settings: Settings, context: &Context) -> anyhow::Result<Self> {
         let links = LinksWatch::spawn().await?;
         let link_changes = links.subscribe();
         Ok(Self {
+            reporter: Reporter::start(context.client.clone(), &settings.node),
+            metrics: Metrics::register(&context.metrics),
+            context: context.clone(),
+            host: None,
             settings,
             links,
             link_changes,
@@ -103,22 +138,17 @@ impl Engine {
             .values()
             .map(|ip| SocketAddr::new(*ip, port))
             .collect();
-        running.seeds.send_if_modified(|current| {
-            let differs = **current != seeds;
-            if differs {
-                *current = Arc::new(seeds);
-            }
-            differs
-        });
+        running.alive.meet(seeds);
         let choices = election::choices(&picture.world);
         let ability = Ability::of(
             &self.link_changes.borrow(),
             choices.values().map(|choice| &**choice),
         );
-        if let Err(error) = running.membership.attach(ability.encode()) {
+        if let Err(error) = running.alive.attach(ability.encode()) {
             tracing::error!(%error, "the other speakers cannot be told of this node's interfaces");
         }
         let members = running.members.borrow().clone();
+        self.metrics.members(members.alive.len());
         let desired = election::desired(&picture.world, able, &members, &choices);
         running.desired.send_if_modified(|current| {
             let differs = **current != desired;
@@ -133,37 +163,55 @@ impl Engine {
         let ip = own
             .and_then(|node| node.internal_ips.first().copied())
             .ok_or("the Node shows no InternalIP yet")?;
-        let key = self.key(picture)?;
+        let alive = self.alive(picture, ip)?;
+        let (desired, desired_rx) = watch::channel(Arc::default());
+        let config = ResponderConfig::new(&self.settings.node, outranks);
+        let responder = Responder::spawn(config, desired_rx, self.links.subscribe())
+            .map_err(|error| error.to_string())?;
+        tracing::info!(membership = ?self.settings.kind, address = %ip, "layer 2 runs");
+        self.metrics.responder(responder.counters());
+        if let Some(counts) = alive.counts() {
+            self.metrics.gossip(counts);
+        }
+        self.obstacle = None;
+        self.running = Some(Running {
+            members: alive.members(),
+            alive,
+            snapshot: responder.snapshot(),
+            responder,
+            desired,
+        });
+        Ok(())
+    }
+
+    /// Starts the membership.
+    fn alive(&self, picture: &Picture, ip: IpAddr) -> Result<Alive, String> {
         let bind = match (self.settings.bind, ip) {
             (SocketAddr::V4(bind), IpAddr::V6(_)) if bind.ip().is_unspecified() => {
                 SocketAddr::from((Ipv6Addr::UNSPECIFIED, bind.port()))
             }
             (bind, _) => bind,
         };
-        let config = MembershipConfig {
-            node: self.settings.node.clone(),
-            bind,
-            advertise: SocketAddr::new(ip, bind.port()),
-            key,
-            profile: self.settings.profile,
-        };
-        let (seeds, seeds_rx) = watch::channel(Seeds::default());
-        let membership = Membership::spawn(config, seeds_rx).map_err(|error| error.to_string())?;
-        let (desired, desired_rx) = watch::channel(Arc::default());
-        let config = ResponderConfig::new(&self.settings.node, outranks);
-        let responder = Responder::spawn(config, desired_rx, self.links.subscribe())
-            .map_err(|error| error.to_string())?;
-        tracing::info!(%bind, advertise = %ip, "layer 2 runs");
-        self.obstacle = None;
-        self.running = Some(Running {
-            members: membership.members(),
-            membership,
-            seeds,
-            snapshot: responder.snapshot(),
-            responder,
-            desired,
-        });
-        Ok(())
+        let advertise = SocketAddr::new(ip, bind.port());
+        let node = self.settings.node.clone();
+        let profile = self.settings.profile;
+        match self.settings.kind {
+            Kind::Gossip => Alive::gossip(MembershipConfig {
+                node,
+                bind,
+                advertise,
+                key: self.key(picture)?,
+                profile,
+            })
+            .map_err(|error| error.to_string()),
+            Kind::Lease => Ok(Alive::Lease(LeaseMembership::spawn(lease::Config {
+                client: self.context.client.clone(),
+                namespace: self.context.namespace.clone(),
+                node,
+                address: advertise,
+                timing: profile.lease_timing(),
+            }))),
+        }
     }
 
     /// The key, from the environment or the Secret.
@@ -188,7 +236,16 @@ impl Engine {
             }
             return Woken::Inputs;
         };
+        let look = self.host.as_ref().map(|(_, read)| *read + HOST_EVERY);
+        let look = async {
+            match look {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            // The kernel's settings are looked at again.
+            () = look => Woken::Snapshot,
             Ok(()) = running.members.changed() => Woken::Inputs,
             Ok(()) = self.link_changes.changed() => Woken::Inputs,
             Ok(()) = running.snapshot.changed() => Woken::Snapshot,
@@ -197,11 +254,31 @@ impl Engine {
         }
     }
 
-    /// What is answered now.
-    pub(super) fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        self.running
-            .as_ref()
-            .map(|running| running.snapshot.borrow().clone())
+    /// What the API should say of what is answered now, where it says something else.
+    pub(super) fn news(&mut self, world: &World) -> Option<News> {
+        let running = self.running.as_ref()?;
+        let snapshot = running.snapshot.borrow().clone();
+        let answering = snapshot.addresses.values();
+        let answering = answering.filter(|state| state.activity.answers());
+        self.metrics.answering(answering.count());
+        let now = Instant::now();
+        let host = match &self.host {
+            Some((host, read)) if now.saturating_duration_since(*read) < HOST_EVERY => host,
+            old => {
+                let host = Host::read(&self.link_changes.borrow());
+                host.report(old.as_ref().map(|(old, _)| old));
+                &self.host.insert((host, now)).0
+            }
+        };
+        let node = &self.settings.node;
+        Some(News::new(node, world, &snapshot, host, Timestamp::now()))
+    }
+
+    /// Tells what happened.
+    pub(super) fn tell(&self, world: &World, event: &Event) {
+        tracing::info!(?event, "layer 2");
+        self.metrics.event(event);
+        self.reporter.say(world, event);
     }
 
     /// Whether the engine runs.
@@ -214,7 +291,7 @@ impl Engine {
         let Some(mut running) = self.running else {
             return;
         };
-        running.membership.set_leaving(true);
+        running.alive.set_leaving();
         let hand_over = async {
             loop {
                 let members = running.members.borrow_and_update().clone();
@@ -232,7 +309,7 @@ impl Engine {
         if tokio::time::timeout(HAND_OVER, hand_over).await.is_err() {
             tracing::warn!("some addresses were not taken over by another node in time");
         }
-        running.membership.leave().await;
+        running.alive.leave().await;
     }
 }
 

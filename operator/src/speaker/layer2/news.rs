@@ -13,12 +13,13 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
-use openelb_api::keys::conditions::CONFLICT;
 use openelb_api::v1alpha2::{Announcer, EipAddress, name_for};
-use openelb_layer2::{Activity, ProbeResult, Snapshot, VipState};
+use openelb_layer2::{Activity, Snapshot, VipState};
 use serde_json::json;
 use tokio::sync::watch;
 
+use super::conditions::conditions;
+use super::host::Host;
 use crate::announce::World;
 
 /// The least time between two writes.
@@ -37,17 +38,18 @@ struct Item {
 
 impl News {
     /// Compares what this node does with what the API shows: pure.
-    pub(in crate::speaker) fn new(
+    pub(super) fn new(
         node: &str,
         world: &World,
         snapshot: &Snapshot,
+        host: &Host,
         now: Timestamp,
     ) -> Self {
         let mut news = BTreeMap::new();
         for (ip, holding) in &world.holdings {
             let state = snapshot.addresses.get(ip);
             let announcers = announcers(node, &holding.announcers, state);
-            let conditions = conditions(&holding.conditions, state, now);
+            let conditions = conditions(&holding.conditions, state, *ip, host, now);
             if announcers != holding.announcers || conditions != holding.conditions {
                 let version = holding.version.clone();
                 news.insert(
@@ -89,69 +91,6 @@ fn announcers(node: &str, shown: &[Announcer], state: Option<&VipState>) -> Vec<
         interfaces: interface.into_iter().collect(),
         since: since.map(Time),
     }]
-}
-
-fn conditions(shown: &[Condition], state: Option<&VipState>, now: Timestamp) -> Vec<Condition> {
-    let Some(state) = state.filter(|state| !matches!(state.activity, Activity::Idle)) else {
-        return shown.to_vec();
-    };
-    let foreign = state
-        .conflict
-        .as_ref()
-        .filter(|conflict| conflict.speaker.is_none());
-    let trouble = match (foreign, state.probe, state.activity) {
-        (_, ProbeResult::Taken(mac), Activity::SetAside) => Some((
-            "SetAside",
-            format!(
-                "a host with hardware address {mac} has this address; it is not announced. Remove it there, or exclude the address from the Eip"
-            ),
-        )),
-        (Some(conflict), _, _) => Some((
-            "ForeignClaim",
-            format!(
-                "a host with hardware address {} claims this address; remove it there, or exclude the address from the Eip",
-                conflict.mac
-            ),
-        )),
-        (None, ProbeResult::Taken(mac), _) => Some((
-            "TakenBefore",
-            format!(
-                "a host with hardware address {mac} had this address before it was announced; remove it there"
-            ),
-        )),
-        _ => None,
-    };
-    let mut conditions = shown.to_vec();
-    let old = conditions
-        .iter()
-        .position(|condition| condition.type_ == CONFLICT);
-    let (status, reason, message) = match trouble {
-        Some((reason, message)) => ("True", reason, message),
-        None if old.is_none() => return conditions,
-        None => (
-            "False",
-            "NoConflict",
-            "nobody else claims this address".to_owned(),
-        ),
-    };
-    let mut new = Condition {
-        type_: CONFLICT.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message,
-        observed_generation: None,
-        last_transition_time: Time(now.round(jiff::Unit::Second).unwrap_or(now)),
-    };
-    match old.and_then(|index| conditions.get_mut(index)) {
-        Some(old) => {
-            if old.status == new.status {
-                new.last_transition_time = old.last_transition_time.clone();
-            }
-            *old = new;
-        }
-        None => conditions.push(new),
-    }
-    conditions
 }
 
 /// Follows `news` until its sender is gone.
@@ -196,6 +135,8 @@ pub(in crate::speaker) async fn write(client: Client, mut news: watch::Receiver<
 mod tests {
     use std::time::SystemTime;
 
+    use openelb_layer2::ProbeResult;
+
     use super::*;
     use crate::announce::testing::{TestWorld, at, service};
 
@@ -228,7 +169,7 @@ mod tests {
         let snapshot = Snapshot {
             addresses: [("203.0.113.1".parse().unwrap(), state)].into(),
         };
-        let News(mut news) = News::new("a", &world(shown), &snapshot, at(0));
+        let News(mut news) = News::new("a", &world(shown), &snapshot, &Host::default(), at(0));
         let item = news.pop_first()?.1;
         Some(
             item.announcers
@@ -247,31 +188,5 @@ mod tests {
         assert_eq!(told(Some("b"), state(Activity::Idle)), None);
         let leaving = state(Activity::HandingOver(SystemTime::UNIX_EPOCH));
         assert_eq!(told(Some("a"), leaving), None, "the successor writes");
-    }
-
-    #[test]
-    fn a_foreign_claim_is_a_condition_that_goes_with_it() {
-        let mut claimed = state(Activity::Answering(SystemTime::UNIX_EPOCH));
-        claimed.conflict = Some(openelb_layer2::Conflict {
-            mac: "02:00:00:00:00:09".parse().unwrap(),
-            speaker: None,
-            at: SystemTime::UNIX_EPOCH,
-            count: 1,
-        });
-        let with = conditions(&[], Some(&claimed), at(5));
-        assert_eq!(
-            (with[0].status.as_str(), with[0].reason.as_str()),
-            ("True", "ForeignClaim")
-        );
-        assert!(with[0].message.contains("02:00:00:00:00:09"));
-        assert_eq!(
-            conditions(&with, Some(&claimed), at(9)),
-            with,
-            "nothing new is no change"
-        );
-        claimed.conflict = None;
-        let without = conditions(&with, Some(&claimed), at(9));
-        assert_eq!(without[0].status, "False");
-        assert!(conditions(&[], Some(&claimed), at(9)).is_empty());
     }
 }

@@ -113,7 +113,7 @@ async fn condition(stage: &Stage, address: &str, kind: &str, status: &str) -> Re
         let mut all = status_now.conditions.iter();
         let found = all.find(|one| one.type_ == kind && one.status == status);
         let found = found.with_context(|| format!("{:?}", status_now.conditions))?;
-        Ok(found.message.clone())
+        anyhow::Ok(found.message.clone())
     })
     .await
 }
@@ -276,13 +276,14 @@ fn what_will_hurt_is_shown_with_the_fix_until_it_is_mended() {
         const OUTSIDE: &str = "192.0.2.100";
         let mut stage = Stage::start(1).await?;
         key(&stage).await?;
-        // As kube-proxy leaves a node in IPVS mode without strictARP.
+        // As kube-proxy leaves a node in IPVS mode without strictARP (a bridge in place of a dummy interface, which not
+        // every kernel has).
         let node = stage.network.node("n1")?.namespace().clone();
         node.run(&["sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=0"])
             .await?;
         node.run(&["sysctl", "-qw", "net.ipv4.conf.eth0.arp_ignore=0"])
             .await?;
-        node.run(&["ip", "link", "add", "kube-ipvs0", "type", "dummy"])
+        node.run(&["ip", "link", "add", "kube-ipvs0", "type", "bridge"])
             .await?;
         let address = format!("{OUTSIDE}/32");
         node.run(&["ip", "addr", "add", &address, "dev", "kube-ipvs0"])
@@ -354,5 +355,44 @@ fn with_leases_an_address_moves_too_and_a_lost_api_server_moves_nothing() {
         stage.speaker(&first)?.kill().await;
         leads(&stage, "the other node", |node| node == other).await?;
         shown(&stage, other).await
+    });
+}
+
+#[test]
+fn a_node_that_must_not_announce_gives_the_address_up_and_gets_it_back() {
+    scenario(async || {
+        let stage = served(2, "Cluster", &["n1"]).await?;
+        let first = leads(&stage, "a node", |_| true).await?;
+        // Excluded by its label.
+        let label = "node.kubernetes.io/exclude-from-external-load-balancers";
+        stage
+            .kubectl(&["label", "node", &first, &format!("{label}=")])
+            .await?;
+        leads(&stage, "the other node", |node| node != first).await?;
+        stage
+            .kubectl(&["label", "node", &first, &format!("{label}-")])
+            .await?;
+        leads(&stage, "the first node", |node| node == first).await?;
+        // Without network.
+        let network = |status: &str| {
+            let condition = json!({"type": "NetworkUnavailable", "status": status});
+            json!({"status": {"conditions": [condition]}}).to_string()
+        };
+        let patch = async |body: String| {
+            let args = ["patch", "node", &first, "--subresource=status", "-p", &body];
+            stage.kubectl(&args).await
+        };
+        patch(network("True")).await?;
+        leads(&stage, "the other node", |node| node != first).await?;
+        patch(network("False")).await?;
+        leads(&stage, "the first node", |node| node == first).await?;
+        // Not selected by the Eip.
+        stage.kubectl(&["label", "node", &first, "lan=no"]).await?;
+        let selector = r#"{"spec":{"nodeSelector":{"matchExpressions":[{"key":"lan","operator":"DoesNotExist"}]}}}"#;
+        stage
+            .kubectl(&["patch", "eip", "pool", "--type=merge", "-p", selector])
+            .await?;
+        leads(&stage, "the selected node", |node| node != first).await?;
+        Ok(())
     });
 }

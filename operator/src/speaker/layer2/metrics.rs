@@ -198,7 +198,7 @@ fn histogram(detection: &Detection) -> (f64, u64, Vec<(f64, u64)>) {
     let bounds = Detection::BOUNDS
         .iter()
         .map(std::time::Duration::as_secs_f64);
-    let bounds = bounds.chain([f64::MAX]);
+    let bounds = bounds.chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(detection.counts).collect();
     let count = detection.counts.iter().sum();
     (detection.sum.as_secs_f64(), count, buckets)

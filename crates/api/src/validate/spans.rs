@@ -52,6 +52,12 @@ impl<T> FromIterator<Span<T>> for Spans<T> {
 impl<T> Spans<T> {
     /// Spans that share an address with `first..=last`, later ones first.
     pub fn overlapping(&self, first: IpAddr, last: IpAddr) -> impl Iterator<Item = &Span<T>> {
+        self.looked_at(first, last)
+            .filter(move |span| span.last >= first)
+    }
+
+    /// The spans that a look-up visits after its binary search.
+    fn looked_at(&self, first: IpAddr, last: IpAddr) -> impl Iterator<Item = &Span<T>> {
         let begun = self.entries.partition_point(|(span, _)| span.first <= last);
         self.entries
             .get(..begun)
@@ -60,7 +66,6 @@ impl<T> Spans<T> {
             .rev()
             .take_while(move |(_, reach)| *reach >= first)
             .map(|(span, _)| span)
-            .filter(move |span| span.last >= first)
     }
 
     /// Spans that hold an address.
@@ -100,6 +105,30 @@ mod tests {
     prop_compose! {
         fn range()(v6 in any::<bool>(), one in any::<u8>(), length in 0_u8..40) -> (IpAddr, IpAddr) {
             (address(v6, one), address(v6, one.saturating_add(length)))
+        }
+    }
+
+    /// However many there are, a look-up visits those that it finds and no others.
+    #[test]
+    fn a_look_up_visits_what_it_finds_and_not_the_rest() {
+        let at = |number: u32| IpAddr::V4(Ipv4Addr::from(number));
+        let spans: Spans<u32> = (0..10_000)
+            .map(|owner| Span {
+                first: at(owner * 256),
+                last: at(owner * 256 + 127),
+                owner,
+            })
+            .collect();
+        for (first, last, found) in [
+            (5_000 * 256, 5_000 * 256 + 5, 1),
+            (5_000 * 256 + 128, 5_000 * 256 + 255, 0),
+            (5_000 * 256, 5_003 * 256, 4),
+            (0, 0, 1),
+            (u32::MAX, u32::MAX, 0),
+        ] {
+            let (first, last) = (at(first), at(last));
+            assert_eq!(spans.overlapping(first, last).count(), found);
+            assert_eq!(spans.looked_at(first, last).count(), found);
         }
     }
 

@@ -427,8 +427,8 @@ async fn soak(args: &Args, seconds: u64) -> Result<Vec<Measurement>> {
     for line in after.iter().take(20) {
         println!("{line}");
     }
-    let moved = |line: &&String| line.contains("Announced") || line.contains("Withdrawn");
-    let moves = after.iter().filter(moved).count();
+    let told = |line: &&String| line.contains("Announced") || line.contains("Withdrawn");
+    let moves = after.iter().filter(told).count();
     let figure = |name: &str, count: usize| {
         #[expect(clippy::cast_precision_loss)]
         let count = count as f64;

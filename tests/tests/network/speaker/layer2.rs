@@ -58,7 +58,7 @@ async fn speak(
 }
 
 /// A figure of a node's speaker, from its metrics.
-async fn metric(stage: &Stage, node: &str, name: &str) -> Result<f64> {
+async fn metric(stage: &Stage, node: &str, name: &str) -> Result<u64> {
     let namespace = stage.network.node(node)?.namespace();
     let page = namespace
         .run(&["curl", "-sS", "http://127.0.0.1:50053/metrics"])
@@ -71,7 +71,7 @@ async fn metric(stage: &Stage, node: &str, name: &str) -> Result<f64> {
 }
 
 /// Waits until a figure is as wanted.
-async fn counts(stage: &Stage, node: &str, name: &str, good: impl Fn(f64) -> bool) -> Result<()> {
+async fn counts(stage: &Stage, node: &str, name: &str, good: impl Fn(u64) -> bool) -> Result<()> {
     eventually(&format!("{name} of {node}"), Deadline::SHORT, async || {
         let value = metric(stage, node, name).await?;
         ensure!(good(value), "it is {value}");
@@ -189,15 +189,15 @@ fn one_node_answers_and_another_takes_over_when_it_dies() {
         )
         .await?;
         condition(&stage, ADDRESS, "Conflict", "False").await?;
-        counts(&stage, &first, "members", |value| value == 2.0).await?;
-        counts(&stage, &first, "addresses", |value| value == 1.0).await?;
+        counts(&stage, &first, "members", |value| value == 2).await?;
+        counts(&stage, &first, "addresses", |value| value == 1).await?;
         for name in [
             "requests_total",
             "responses_total",
             "gratuitous_total",
             "addresses_taken_total",
         ] {
-            counts(&stage, &first, name, |value| value > 0.0).await?;
+            counts(&stage, &first, name, |value| value > 0).await?;
         }
         stage.speaker(&first)?.kill().await;
         let second = leads(&stage, "the other node", |node| node != first).await?;
@@ -208,9 +208,9 @@ fn one_node_answers_and_another_takes_over_when_it_dies() {
             &format!("{ADDRESS} moved from {first} to {second} on eth0"),
         )
         .await?;
-        counts(&stage, &second, "members", |value| value == 1.0).await?;
+        counts(&stage, &second, "members", |value| value == 1).await?;
         counts(&stage, &second, "detection_seconds_count", |value| {
-            value == 1.0
+            value == 1
         })
         .await?;
         // A foreign host on the segment takes the address: an event, a condition, a figure.
@@ -224,7 +224,7 @@ fn one_node_answers_and_another_takes_over_when_it_dies() {
         let _ = host.run(&claim).await;
         condition(&stage, ADDRESS, "Conflict", "True").await?;
         told(&stage, "ForeignClaim", ADDRESS).await?;
-        counts(&stage, &second, "conflicts_total", |value| value > 0.0).await
+        counts(&stage, &second, "conflicts_total", |value| value > 0).await
     });
 }
 
@@ -323,7 +323,7 @@ fn with_leases_an_address_moves_too_and_a_lost_api_server_moves_nothing() {
         speak(&mut stage, "Cluster", &["n1"], ADDRESS, &flags).await?;
         let first = leads(&stage, "a node", |_| true).await?;
         shown(&stage, &first).await?;
-        counts(&stage, &first, "members", |value| value == 2.0).await?;
+        counts(&stage, &first, "members", |value| value == 2).await?;
         let other = if first == "n1" { "n2" } else { "n1" };
 
         // It stops: the other one takes over, and the Lease is gone.

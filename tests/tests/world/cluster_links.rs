@@ -1,4 +1,4 @@
-//! Level 3: faults of nodes' links and of a pod, seen by traffic to it, and mended again.
+//! Level 3: faults of nodes' links and of every process, seen by traffic to a pod, and mended again.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 use nix::sys::signal::Signal;
-use openelb_tests::{Cluster, Prober, Target, Traffic, scenario};
+use openelb_tests::{Cluster, Prober, Process, Target, Traffic, scenario};
 
 use crate::cluster::deploy_web;
 use crate::link_faults::seen;
@@ -101,5 +101,58 @@ fn each_fault_of_a_nodes_link_is_seen_and_mended() {
         ensure!(logs.contains("listening on 8080"), "{logs}");
         network.heal().await?;
         cluster.ready().await
+    });
+}
+
+#[test]
+fn every_process_is_paused_killed_and_stopped_without_harm_to_traffic() {
+    scenario(async || {
+        let cluster = Cluster::start(2).await?;
+        deploy_web(&cluster).await?;
+        let (_, targets) = pod_on(&cluster, "n2").await?;
+        let (one, two) = (cluster.node("n1")?, cluster.node("n2")?);
+        let control = cluster.control();
+        let mut prober = Prober::start(one.host(), &targets)?;
+        prober.answered(50).await?;
+        let processes: Vec<&Process> = [two.kubelet(), two.kube_proxy(), two.containerd()]
+            .into_iter()
+            .chain([control.etcd(), control.api_server()])
+            .chain(control.controller_manager())
+            .chain(control.scheduler())
+            .collect();
+        ensure!(processes.len() == 7, "not all processes are there");
+        for process in processes {
+            prober.mark(process.name());
+            process.pause();
+            prober.answered(20).await?;
+            process.resume();
+            process.kill().await;
+            prober.answered(20).await?;
+            process.restart().await?;
+            println!("{} is back", process.name());
+            control.ready().await?;
+        }
+        for process in [two.kubelet(), two.kube_proxy(), two.containerd()] {
+            process.stop().await?;
+            prober.answered(20).await?;
+            process.restart().await?;
+        }
+        cluster.ready().await?;
+        cluster.router().kill().await;
+        cluster.router().restart().await?;
+        ensure!(
+            cluster.router().neighbors().await?.len() == 2,
+            "no neighbours"
+        );
+        let report = prober.stop().await?;
+        ensure!(
+            report.lost() + report.reset() + report.refused() == 0,
+            "{report}"
+        );
+        // And the cluster still does its work.
+        cluster
+            .kubectl(&["rollout", "restart", "deployment/web"])
+            .await?;
+        cluster.rolled_out("default", "web").await
     });
 }

@@ -4,9 +4,15 @@
 //!
 //! At most three connections exist: one established or replaced, one that we
 //! opened and one that the peer opened. A session that needs another OPEN is
-//! reset; everything else changes under way.
+//! reset; everything else changes under way. `setup` is what it is made from,
+//! `contest` decides between connections, `halt` is its planned end.
 
-use std::net::{Ipv4Addr, SocketAddr};
+mod contest;
+mod guard;
+mod halt;
+mod setup;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,71 +20,15 @@ use bytes::{Bytes, BytesMut};
 
 use crate::adj_rib_out::AdjRibOut;
 use crate::backoff::Backoff;
-use crate::collision::{Speaker, inbound_stays};
-use crate::config::{AdminState, ConfigError, PeerConfig, PeerName, RemoteAs};
+use crate::config::{AdminState, PeerName};
 use crate::export::{Exporter, LocalAddresses};
 use crate::route::RouteSet;
-use crate::session::{Agreement, Ended, Event, Notified, Opened, Session, SessionConfig, Stop};
+use crate::session::{Agreement, Ended, Event, Notified, Session, SessionConfig, Stop};
 use crate::snapshot::{Counters, SessionState};
 
-/// How long a peer gets to take the last messages of a planned stop.
-const FAREWELL: Duration = Duration::from_secs(5);
-
-/// Everything about a peer that comes from configuration.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Setup {
-    pub asn: u32,
-    pub router_id: Ipv4Addr,
-    /// OPENs sent before this time say that we restarted.
-    pub restarting_until: Option<Instant>,
-    pub peer: Arc<PeerConfig>,
-}
-
-impl Setup {
-    /// Our AS number towards this peer.
-    pub(crate) fn local_as(&self) -> u32 {
-        self.peer.local_as.unwrap_or(self.asn)
-    }
-
-    /// Whether the peer is known to be in our AS before it says so.
-    pub(crate) fn internal(&self) -> Option<bool> {
-        match self.peer.remote_as {
-            RemoteAs::Exactly(asn) => Some(asn == self.local_as()),
-            RemoteAs::Internal => Some(true),
-            RemoteAs::External => Some(false),
-            RemoteAs::Any => None,
-        }
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        if self.asn == 0 {
-            return Err(ConfigError::LocalAs);
-        }
-        if self.router_id.is_unspecified() {
-            return Err(ConfigError::RouterId);
-        }
-        self.peer.check()
-    }
-
-    /// Whether going from `self` to `new` needs another OPEN or connection.
-    pub(crate) fn needs_reset(&self, new: &Self) -> bool {
-        let (a, b) = (&self.peer, &new.peer);
-        self.local_as() != new.local_as()
-            || self.router_id != new.router_id
-            || a.address != b.address
-            || a.remote_port != b.remote_port
-            || a.remote_as != b.remote_as
-            || a.password != b.password
-            || a.timers.hold != b.timers.hold
-            || a.hops != b.hops
-            || a.source != b.source
-            || a.interface != b.interface
-            || a.offered_families() != b.offered_families()
-            || a.add_path_send != b.add_path_send
-            || a.extended_next_hop != b.extended_next_hop
-            || a.graceful_restart != b.graceful_restart
-    }
-}
+pub(crate) use halt::Halt;
+use halt::Phase;
+pub(crate) use setup::Setup;
 
 /// Names a connection; never used twice.
 pub(crate) type ConnId = u64;
@@ -120,33 +70,6 @@ pub(crate) struct Failure {
     pub message: String,
 }
 
-/// How the peer is stopped by the speaker's end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Halt {
-    /// Close without a word where the peer keeps our routes, else drain.
-    Restart { wait: Duration },
-    /// Move traffic away, withdraw, Cease.
-    Drain { wait: Duration, reason: String },
-    /// Cease, peer deconfigured.
-    Remove,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Running,
-    /// Routes carry GRACEFUL_SHUTDOWN until then.
-    Draining {
-        until: Instant,
-        reason: String,
-    },
-    /// Routes are withdrawn, at the latest by then.
-    Withdrawing {
-        until: Instant,
-        reason: String,
-    },
-    Done,
-}
-
 #[derive(Debug)]
 struct Connection {
     id: ConnId,
@@ -160,6 +83,8 @@ struct Established {
     since: Instant,
     rib: AdjRibOut,
     exporter: Exporter,
+    /// Nothing is told before: BFD is waited for.
+    kept_until: Option<Instant>,
 }
 
 /// See the module.
@@ -175,6 +100,7 @@ pub(crate) struct Peer {
     retry_at: Option<Instant>,
     backoff: Backoff,
     established: Option<Established>,
+    bfd_up: bool,
     phase: Phase,
     failure: Option<Failure>,
     notified: Option<Notified>,
@@ -200,6 +126,7 @@ impl Peer {
             retry_at: None,
             backoff: Backoff::default(),
             established: None,
+            bfd_up: false,
             phase: Phase::Running,
             failure: None,
             notified: None,
@@ -251,10 +178,12 @@ impl Peer {
         self.connection(id)?.session.agreement()
     }
 
-    /// The connection of the established session with its Adj-RIB-Out.
+    /// The connection of the established session with its Adj-RIB-Out; `None`
+    /// also while its routes wait for BFD.
     pub(crate) fn outgoing(&mut self) -> Option<(ConnId, &mut AdjRibOut)> {
         self.established
             .as_mut()
+            .filter(|established| established.kept_until.is_none())
             .map(|established| (established.id, &mut established.rib))
     }
 
@@ -275,6 +204,11 @@ impl Peer {
             .iter()
             .filter_map(|conn| conn.session.deadline())
             .chain(self.retry_at)
+            .chain(
+                self.established
+                    .as_ref()
+                    .and_then(|established| established.kept_until),
+            )
             .chain(phase)
             .min()
     }
@@ -293,6 +227,9 @@ impl Peer {
             return;
         }
         self.report_config();
+        if self.setup.peer.bfd.is_none() {
+            self.release();
+        }
         if !self.wants_session() {
             let stop = match &self.setup.peer.admin {
                 AdminState::Down(text) => Stop::Shutdown(text.clone()),
@@ -392,100 +329,8 @@ impl Peer {
             self.retry_at = None;
             self.dial_if_wanted(now);
         }
+        self.release_due(now);
         self.step_phase(now);
-    }
-
-    /// BFD lost the peer.
-    pub(crate) fn bfd_down(&mut self, now: Instant, jitter: f64) {
-        if self.connections.is_empty() {
-            return;
-        }
-        self.stop_all(now, &Stop::BfdDown);
-        self.fail(
-            "bfd",
-            "BFD says that the peer is gone: check the link and the peer's BFD".to_owned(),
-        );
-        self.retry_later(now, jitter);
-    }
-
-    /// BFD hears the peer: no reason to wait.
-    pub(crate) fn bfd_up(&mut self, now: Instant) {
-        if self.retry_at.take().is_some() {
-            self.backoff.reset();
-            self.dial_if_wanted(now);
-        }
-    }
-
-    /// Ends the peer's life in the given way.
-    pub(crate) fn halt(&mut self, now: Instant, halt: Halt) {
-        self.retry_at = None;
-        self.cancel_dial();
-        match halt {
-            Halt::Remove => {
-                self.stop_all(now, &Stop::Deconfigured);
-                self.phase = Phase::Done;
-            }
-            Halt::Restart { wait } => {
-                let kept = self
-                    .agreement()
-                    .is_some_and(|agreed| agreed.negotiated.graceful_restart.is_some());
-                if kept {
-                    let ids: Vec<ConnId> = self.connections.iter().map(|conn| conn.id).collect();
-                    for id in ids {
-                        self.drop_connection(id, Close::Flush);
-                    }
-                    self.phase = Phase::Done;
-                } else {
-                    self.drain(now, wait, "restarting".to_owned());
-                }
-            }
-            Halt::Drain { wait, reason } => self.drain(now, wait, reason),
-        }
-    }
-
-    /// Everything told is out: the last step of a planned stop may follow.
-    pub(crate) fn flushed(&mut self, now: Instant) {
-        let idle = self.rib().is_none_or(AdjRibOut::is_idle);
-        if idle && let Phase::Withdrawing { reason, .. } = &self.phase {
-            let stop = Stop::Shutdown(reason.clone());
-            self.stop_all(now, &stop);
-            self.phase = Phase::Done;
-        }
-    }
-
-    fn drain(&mut self, now: Instant, wait: Duration, reason: String) {
-        self.phase = Phase::Draining {
-            until: now + wait,
-            reason,
-        };
-        if let Some(established) = &mut self.established {
-            established.exporter.shutting_down = true;
-        }
-        self.plan();
-        self.step_phase(now);
-    }
-
-    fn step_phase(&mut self, now: Instant) {
-        match &self.phase {
-            Phase::Draining { until, reason } if *until <= now || self.established.is_none() => {
-                let reason = reason.clone();
-                self.routes = Arc::new(RouteSet::new());
-                self.plan();
-                self.phase = Phase::Withdrawing {
-                    until: now + FAREWELL,
-                    reason,
-                };
-                if self.established.is_none() {
-                    self.flushed(now);
-                }
-            }
-            Phase::Withdrawing { until, reason } if *until <= now => {
-                let stop = Stop::Shutdown(reason.clone());
-                self.stop_all(now, &stop);
-                self.phase = Phase::Done;
-            }
-            _ => {}
-        }
     }
 
     fn wants_session(&self) -> bool {
@@ -594,69 +439,6 @@ impl Peer {
         }
     }
 
-    /// Decides between this connection, whose peer is now known, and others.
-    fn resolve(&mut self, now: Instant, id: ConnId, opened: Opened) {
-        if let Some(established) = &self.established {
-            let old = established.id;
-            if old == id {
-                return;
-            }
-            // RFC 4724 §5: a peer that restarts comes back before we notice
-            // that it left. Others are told that the session stands.
-            let restarts = opened.graceful_restart
-                && self
-                    .connection(old)
-                    .and_then(|conn| conn.session.opened())
-                    .is_some_and(|before| before.router_id == opened.router_id);
-            if restarts {
-                self.forget_established(now);
-                self.drop_connection(old, Close::Now);
-            } else {
-                self.close_loser(now, id);
-            }
-            return;
-        }
-        let Some(other) = self
-            .connections
-            .iter()
-            .map(|conn| conn.id)
-            .find(|other| *other != id)
-        else {
-            return;
-        };
-        let local = Speaker {
-            router_id: self.setup.router_id,
-            asn: self.setup.local_as(),
-        };
-        let remote = Speaker {
-            router_id: opened.router_id,
-            asn: opened.asn,
-        };
-        let inbound = self
-            .connection(id)
-            .is_some_and(|conn| conn.session.inbound());
-        let loser = if inbound == inbound_stays(local, remote) {
-            other
-        } else {
-            id
-        };
-        self.close_loser(now, loser);
-    }
-
-    fn close_loser(&mut self, now: Instant, id: ConnId) {
-        self.counters
-            .collisions
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        if let Some(conn) = self.connection_mut(id) {
-            for event in conn.session.stop(now, &Stop::Collision) {
-                if let Event::Send(octets) = event {
-                    self.outputs.push(Output::Send(id, octets));
-                }
-            }
-        }
-        self.drop_connection(id, Close::Flush);
-    }
-
     fn establish(&mut self, now: Instant, id: ConnId, agreement: &Agreement) {
         let Some(ends) = self.connection(id).map(|conn| conn.ends) else {
             return;
@@ -677,11 +459,13 @@ impl Peer {
             &agreement.families,
             negotiated.enhanced_route_refresh,
         );
+        let kept_until = self.keep_back_until(now);
         self.established = Some(Established {
             id,
             since: now,
             rib,
             exporter,
+            kept_until,
         });
         count(&self.counters.established);
         self.plan();

@@ -245,10 +245,7 @@ impl PeerTask {
             self.peer.bfd_down(now(), jitter());
         }
         let is_up = after.is_some_and(|(state, _)| state == BfdState::Up);
-        let was_up = before.is_some_and(|(state, _)| state == BfdState::Up);
-        if is_up && (!was_up || went_down) {
-            self.peer.bfd_up(now());
-        }
+        self.peer.bfd_is(now(), is_up);
     }
 
     fn follow_link(&mut self, id: ConnId, event: LinkEvent) {

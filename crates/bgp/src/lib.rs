@@ -25,7 +25,7 @@
 //! nothing queues. Each peer's task owns everything about its peer, so one peer
 //! cannot harm another. What decides is pure and takes the time as an argument
 //! (`peer`, `session`, `adj_rib_out`, `export`, `collision`, `backoff`,
-//! `bfd::session`); what does I/O is `task`, `link`, `listener`, `bfd::engine`.
+//! `bfd::session`); what does I/O is `task`, `dial`, `link`, `listener`, `bfd::engine`.
 //!
 //! # Example
 //!
@@ -52,9 +52,8 @@
 //!
 //! # What is not there
 //!
-//! Import of routes, BFD echo and authentication, TCP-AO, and finding the
-//! router of [`PeerAddress::Interface`] by itself: such a session comes up when
-//! the router connects.
+//! Import of routes, BFD echo and authentication, TCP-AO, and BFD with a
+//! router that is found on an interface ([`PeerAddress::Interface`]).
 
 mod adj_rib_out;
 mod backoff;
@@ -62,6 +61,7 @@ mod bfd;
 mod collision;
 mod community;
 mod config;
+mod dial;
 mod digest;
 mod export;
 mod family;

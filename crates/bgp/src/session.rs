@@ -3,14 +3,17 @@
 //! With `message.rs` this is the seam: no other file names the state machine's
 //! crate. A [`Session`] begins with an open TCP connection and ends with it;
 //! who connects when, and which of two connections stays, is decided above. It
-//! owns its deadlines, takes the time as an argument, and does no I/O.
+//! owns its deadlines, takes the time as an argument, and does no I/O. What goes
+//! in and comes out is in `terms`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+mod fuzz;
+mod terms;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use rustbgpd_fsm::{Action, Event as FsmEvent, TimerType};
 use rustbgpd_wire::constants::{EXTENDED_MAX_MESSAGE_LEN, MAX_MESSAGE_LEN};
 use rustbgpd_wire::notification::{NotificationCode, cease_subcode};
@@ -19,95 +22,13 @@ use rustbgpd_wire::{
     RouteRefreshSubtype, Safi,
 };
 
-use crate::config::{PeerConfig, RemoteAs};
+use crate::config::RemoteAs;
 use crate::family::Family;
 use crate::message::{self, Style};
 use crate::snapshot::{Counters, Negotiated, SessionState};
 
-/// What a session needs to know from the start.
-#[derive(Clone, Debug)]
-pub(crate) struct SessionConfig {
-    /// Our AS number towards this peer.
-    pub local_as: u32,
-    /// Our BGP identifier.
-    pub router_id: Ipv4Addr,
-    /// The peer.
-    pub peer: Arc<PeerConfig>,
-    /// The OPEN carries the R and F bits (RFC 4724 §3).
-    pub restarting: bool,
-    /// Our end of the connection.
-    pub local: SocketAddr,
-    /// The peer's end.
-    pub remote: SocketAddr,
-    /// The peer connected to us.
-    pub inbound: bool,
-}
-
-/// What a session wants done or known.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// Send these octets.
-    Send(Bytes),
-    /// The peer's OPEN is here and acceptable.
-    Opened(Opened),
-    /// Routes may be exchanged.
-    Established(Box<Agreement>),
-    /// The peer asks for a family again.
-    Refresh(Family),
-    /// The session is over: close the connection after what is to be sent.
-    Ended(Ended),
-}
-
-/// Who the peer says it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Opened {
-    pub router_id: Ipv4Addr,
-    pub asn: u32,
-    /// It asks that its routes be kept while it restarts.
-    pub graceful_restart: bool,
-}
-
-/// What was agreed on.
-#[derive(Clone, Debug)]
-pub(crate) struct Agreement {
-    pub negotiated: Negotiated,
-    pub families: Vec<Family>,
-    pub style: Style,
-}
-
-/// Why a session ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// A NOTIFICATION was sent or received.
-    Notified(Notified),
-    /// Without one.
-    Closed,
-}
-
-/// A NOTIFICATION in plain terms.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Notified {
-    pub received: bool,
-    pub code: u8,
-    pub subcode: u8,
-    pub meaning: String,
-    pub text: Option<String>,
-}
-
-/// Why we end a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    /// Administratively, or for good: the peer is to drop our routes.
-    Shutdown(String),
-    /// The peer is no longer configured.
-    Deconfigured,
-    /// The configuration changed in a way that needs a new session.
-    Reconfigured,
-    /// BFD says that the peer is gone (RFC 9384).
-    BfdDown,
-    /// Another connection with the peer stays (RFC 4271 §6.8).
-    Collision,
-}
+pub(crate) use fuzz::fuzz;
+pub(crate) use terms::{Agreement, Ended, Event, Notified, Opened, SessionConfig, Stop};
 
 /// See the module.
 #[derive(Debug)]
@@ -651,40 +572,6 @@ fn capability_code(capability: &Capability) -> u8 {
     match capability.encode(&mut octets) {
         Ok(()) => octets.first().copied().unwrap_or(0),
         Err(_) => 0,
-    }
-}
-
-/// Feeds octets to a fresh session and to an established one.
-pub(crate) fn fuzz(octets: &[u8]) {
-    const HEADER: [u8; 16] = [0xff; 16];
-    let mut peer = PeerConfig::new(Ipv4Addr::LOCALHOST.into(), RemoteAs::Any);
-    peer.families = Family::ALL.to_vec();
-    let config = SessionConfig {
-        local_as: 65001,
-        router_id: Ipv4Addr::LOCALHOST,
-        peer: Arc::new(peer),
-        restarting: false,
-        local: (Ipv4Addr::LOCALHOST, 179).into(),
-        remote: (Ipv4Addr::LOCALHOST, 179).into(),
-        inbound: true,
-    };
-    let now = Instant::now();
-    for open_first in [false, true] {
-        let (mut session, _) = Session::begin(config.clone(), Arc::default(), now);
-        let mut buffer = BytesMut::new();
-        if open_first {
-            buffer.extend_from_slice(&HEADER);
-            buffer.extend_from_slice(&[0, 29, 1, 4, 0xfd, 0xea, 0, 90, 192, 0, 2, 2, 0]);
-            buffer.extend_from_slice(&HEADER);
-            buffer.extend_from_slice(&[0, 19, 4]);
-        }
-        // With a header of its own the input gets past the framing more often.
-        buffer.extend_from_slice(&HEADER);
-        buffer.extend_from_slice(octets);
-        session.receive(now, &mut buffer);
-        session.receive(now, &mut BytesMut::from(octets));
-        session.tick(now + Duration::from_hours(1));
-        session.lost(now);
     }
 }
 

@@ -3,9 +3,7 @@
 //! It owns the peer's connections and wakes for octets, deadlines, new
 //! configuration, new routes, inbound connections, BFD and the order to stop.
 
-use std::future::{Future, poll_fn};
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
@@ -17,10 +15,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::{Hops, PeerAddress, PeerName};
-use crate::export::LocalAddresses;
+use crate::config::PeerName;
+use crate::dial::{Dial, dial, ends_of, explain, finished, ttl_limits};
 use crate::link::{Link, LinkEvent};
-use crate::peer::{Close, ConnId, Ends, Halt, Output, Peer, Setup};
+use crate::peer::{Close, ConnId, Halt, Output, Peer, Setup};
 use crate::route::RouteSet;
 use crate::session::Notified;
 use crate::snapshot::{
@@ -31,11 +29,6 @@ use crate::snapshot::{
 /// Shortest time for which a peer may take nothing before its session ends
 /// (RFC 9687 §6).
 const SEND_HOLD: Duration = Duration::from_mins(8);
-/// Longest wait for a TCP connection to open.
-const CONNECT: Duration = Duration::from_secs(10);
-
-type Dial = Pin<Box<dyn Future<Output = std::io::Result<TcpStream>> + Send>>;
-
 /// The ends of the channels that the task listens to.
 #[derive(Debug)]
 pub(crate) struct Inputs {
@@ -202,31 +195,10 @@ impl PeerTask {
                 self.links.push((id, Link::new(stream)));
             }
             Err(error) => {
-                let message = self.explain_dial(&error);
+                let message = explain(&self.peer.setup().peer, &error);
                 self.peer.dial_failed(now(), &message, jitter());
             }
         }
-    }
-
-    fn explain_dial(&self, error: &std::io::Error) -> String {
-        let peer = &self.peer.setup().peer;
-        let hint = match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => {
-                ": does BGP run there, and does it know us as a neighbour?"
-            }
-            std::io::ErrorKind::TimedOut if peer.password.is_some() => {
-                ": is it reachable, and is the password the same on both sides?"
-            }
-            std::io::ErrorKind::TimedOut => {
-                ": is it reachable, and does it ask for a password or TTL security?"
-            }
-            _ => "",
-        };
-        format!(
-            "cannot connect to {} port {}: {error}{hint}",
-            describe_address(&peer.address),
-            peer.remote_port
-        )
     }
 
     fn follow_bfd(&mut self, bfd: Option<BfdSnapshot>) {
@@ -454,80 +426,6 @@ fn notification(at: SystemTime, notified: Notified) -> Notification {
         text: notified.text,
         meaning: notified.meaning,
     }
-}
-
-fn describe_address(address: &PeerAddress) -> String {
-    match address {
-        PeerAddress::Ip(ip) => ip.to_string(),
-        PeerAddress::LinkLocal(ip, interface) => format!("{ip}%{interface}"),
-        PeerAddress::Interface(interface) => format!("the router on {interface}"),
-    }
-}
-
-fn ends_of(stream: &TcpStream) -> std::io::Result<Ends> {
-    let local = stream.local_addr()?;
-    let beside = tcp::addresses_beside(local.ip())?;
-    Ok(Ends {
-        local,
-        remote: stream.peer_addr()?,
-        addresses: LocalAddresses::choose(local.ip(), &beside),
-    })
-}
-
-/// TTL of what leaves and the smallest of what may arrive.
-fn ttl_limits(setup: &Setup) -> (Option<u8>, Option<u8>) {
-    match setup.peer.hops {
-        // RFC 4271 says nothing; external peers one hop away are the custom.
-        Hops::Direct if setup.internal() == Some(false) => (Some(1), None),
-        Hops::Direct => (None, None),
-        Hops::Multihop(ttl) => (Some(ttl), None),
-        Hops::Security(hops) => (Some(u8::MAX), Some(u8::MAX - (hops - 1))),
-    }
-}
-
-fn dial(setup: Setup) -> Dial {
-    Box::pin(async move {
-        let peer = &setup.peer;
-        let (ip, scope) = match &peer.address {
-            PeerAddress::Ip(ip) => (*ip, 0),
-            PeerAddress::LinkLocal(ip, interface) => {
-                (IpAddr::V6(*ip), tcp::interface_index(interface)?)
-            }
-            PeerAddress::Interface(interface) => {
-                return Err(std::io::Error::new(
-                    std::io::ErrorKind::Unsupported,
-                    format!("no router is known on {interface}: wait for it to connect"),
-                ));
-            }
-        };
-        let remote = match ip {
-            IpAddr::V4(_) => SocketAddr::new(ip, peer.remote_port),
-            IpAddr::V6(ip) => {
-                SocketAddr::V6(std::net::SocketAddrV6::new(ip, peer.remote_port, 0, scope))
-            }
-        };
-        let (ttl, min_ttl) = ttl_limits(&setup);
-        let options = tcp::Options {
-            source: peer.source.map(|ip| SocketAddr::new(ip, 0)),
-            interface: peer.interface.as_deref(),
-            key: peer.password.as_ref().map(crate::Password::as_bytes),
-            ttl,
-            min_ttl,
-        };
-        tokio::time::timeout(CONNECT, tcp::connect(remote, &options))
-            .await
-            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-    })
-}
-
-/// Waits for the attempt under way, for ever if there is none.
-async fn finished(dial: &mut Option<Dial>) -> std::io::Result<TcpStream> {
-    let result = match dial {
-        Some(attempt) => attempt.await,
-        None => std::future::pending().await,
-    };
-    *dial = None;
-    result
 }
 
 /// Waits for something to happen on any link, for ever if there is none.

@@ -4,6 +4,7 @@ mod groups;
 mod links;
 mod links_watch;
 mod mac;
+pub mod neighbours;
 mod packet;
 pub mod tcp;
 pub mod udp;

@@ -6,6 +6,7 @@
 //! so that nothing is withdrawn because the API server was gone. Speaker and controller each own
 //! one picture.
 
+mod read;
 mod relist;
 mod streams;
 
@@ -22,8 +23,11 @@ use openelb_api::v1alpha2::address_of;
 use openelb_api::v1alpha2::{BgpConf, BgpConfStatus, BgpPeer, BgpPeerStatus, Eip, EipAddress};
 use openelb_api::{Tolerant, keys};
 
-use crate::announce::{Holding, Node, Pool, Service, ServiceKey, SliceEndpoints, World};
-use crate::peering::{ConfObject, Credential, Credentials, PeerObject};
+use crate::announce::{Holding, Node, Service, ServiceKey, SliceEndpoints, World};
+use crate::peering::{ConfObject, Credentials, PeerObject};
+use read::{
+    announced_condition, broken, conf_entries, credential, is_foreign, peer_entries, read_pool,
+};
 use relist::{Key, Relist};
 pub(crate) use streams::changes;
 
@@ -289,14 +293,6 @@ fn service_key((namespace, name): &Key) -> ServiceKey {
     ServiceKey::new(namespace, name)
 }
 
-fn announced_condition(service: &ApiService) -> Option<Condition> {
-    let conditions = service.status.as_ref()?.conditions.as_ref()?;
-    let mut ours = conditions
-        .iter()
-        .filter(|condition| condition.type_ == keys::conditions::ANNOUNCED);
-    ours.next().cloned()
-}
-
 fn slice_change(
     world: &mut World,
     owners: &mut BTreeMap<Key, ServiceKey>,
@@ -331,70 +327,6 @@ fn slice_change(
         owners.insert(key.clone(), service);
     }
     changed
-}
-
-fn read_pool(name: &str, eip: &Eip) -> Arc<Pool> {
-    let (pool, faults) = Pool::read(eip);
-    for fault in faults {
-        tracing::warn!(eip = name, %fault, "left out");
-    }
-    Arc::new(pool)
-}
-
-fn broken(kind: &str, name: &str, error: &str) -> bool {
-    tracing::warn!(
-        kind,
-        name,
-        error,
-        "cannot be read; what was known of it stays in force"
-    );
-    false
-}
-
-fn is_foreign(metadata: &kube::api::ObjectMeta) -> bool {
-    metadata
-        .labels
-        .as_ref()
-        .is_some_and(|labels| labels.contains_key(keys::CNI))
-}
-
-fn conf_entries(object: &BgpConf, only: Option<&str>) -> BgpConfStatus {
-    let mut status = object.status.clone().unwrap_or_default();
-    if let Some(node) = only {
-        status.nodes_conf_status.retain(|name, _| name == node);
-        status.conditions.clear();
-    }
-    status
-}
-
-fn peer_entries(object: &BgpPeer, only: Option<&str>) -> BgpPeerStatus {
-    let mut status = object.status.clone().unwrap_or_default();
-    if let Some(node) = only {
-        status.nodes_peer_status.retain(|name, _| name == node);
-        status.conditions.clear();
-        status.summary.clear();
-    }
-    status
-}
-
-/// The longest value of a Secret that can be a password; longer ones are not kept.
-const LONGEST_VALUE: usize = 1024;
-
-fn credential(secret: Secret) -> Credential {
-    let values = secret
-        .data
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(key, value)| {
-            let text = String::from_utf8(value.0)
-                .ok()
-                .filter(|text| text.len() <= LONGEST_VALUE);
-            (key, text.map(Arc::from))
-        });
-    Credential {
-        kind: secret.type_.unwrap_or_else(|| "Opaque".to_owned()),
-        values: values.collect(),
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::time::Duration;
 use openelb_bgp::{RouteSet, Shutdown, Snapshot, Speaker, SpeakerConfig};
 use tokio::sync::watch;
 
+use super::metrics::Source;
+
 /// How long after a start peers are told that we restarted and that forwarding went on, so that they
 /// keep the routes of the process before (RFC 4724).
 const RESTART_WINDOW: Duration = Duration::from_mins(2);
@@ -15,8 +17,9 @@ const RESTART_WINDOW: Duration = Duration::from_mins(2);
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// Owns the running engine, if any.
-#[derive(Default)]
 pub(super) struct Engine {
+    /// Told which engine runs.
+    metrics: Source,
     running: Option<Running>,
     /// An engine ran before in this process: a new one continues nobody's life.
     ran: bool,
@@ -31,12 +34,22 @@ struct Running {
 }
 
 impl Engine {
+    /// None runs yet.
+    pub(super) fn new(metrics: Source) -> Self {
+        Self {
+            metrics,
+            running: None,
+            ran: false,
+        }
+    }
+
     /// Makes this configuration and these routes the wish. Without a configuration routes are
     /// withdrawn and sessions closed.
     pub(super) fn wish(&mut self, config: Option<SpeakerConfig>, routes: RouteSet) {
         let Some(mut config) = config else {
             if let Some(running) = self.running.take() {
                 tracing::info!("no usable BgpConf: the sessions are closed");
+                self.metrics.send_replace(None);
                 let reason = "the BGP configuration was removed".to_owned();
                 tokio::spawn(running.speaker.shutdown(Shutdown::Drain {
                     wait: DRAIN,
@@ -61,6 +74,7 @@ impl Engine {
             let (routes, routes_rx) = watch::channel(Arc::new(routes));
             let speaker = Speaker::spawn(config_rx, routes_rx);
             let snapshot = speaker.snapshot();
+            self.metrics.send_replace(Some(speaker.snapshot()));
             self.running = Some(Running {
                 speaker,
                 config,

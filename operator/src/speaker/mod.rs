@@ -13,10 +13,11 @@
 mod args;
 mod bgp;
 mod layer2;
+mod metrics;
 mod report;
 mod status;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 pub(crate) use args::Args;
@@ -30,6 +31,7 @@ use crate::picture::{Change, Kind, Picture, changes};
 use crate::process::Context;
 use bgp::Engine;
 use layer2::{News, Woken};
+use metrics::Metrics;
 use status::Entries;
 
 /// What a speaker watches.
@@ -67,6 +69,7 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
         Some(settings) => Some(layer2::Engine::new(settings, &context).await?),
         None => None,
     };
+    let metrics = Metrics::register(&context.metrics);
     let mut speaker = Speaker {
         picture: Picture::new(&KINDS, Some(node.clone())),
         layer2,
@@ -74,7 +77,7 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
         node,
         last_node: None,
         plan: Plan::default(),
-        engine: Engine::default(),
+        engine: Engine::new(metrics.bgp.clone()),
         entries,
     };
     let mut recheck: Option<Timestamp> = None;
@@ -89,6 +92,7 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
             () = context.shutdown.cancelled() => break,
             change = watches.next() => {
                 let change = change.context("the watches ended")?;
+                let heard = Instant::now();
                 let mut changed = speaker.take_in(change);
                 for _ in 1..BATCH {
                     let Some(Some(change)) = watches.next().now_or_never() else { break };
@@ -97,6 +101,7 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
                 if changed && speaker.picture.complete() {
                     picture_gate.open();
                     recheck = speaker.act();
+                    metrics.reaction.observe(heard.elapsed().as_secs_f64());
                     if speaker.layer2.as_ref().is_none_or(layer2::Engine::runs) {
                         engines_gate.open();
                     }

@@ -115,6 +115,10 @@ fn bgp(text: &mut String, index: usize, config: &Bgp, peer: &Peer) -> Result<()>
             "  bfd {{ interval {interval} ms; idle tx interval {interval} ms; multiplier 3; }};"
         )?;
     }
+    if peer.bfd.is_some() && peer.graceful_restart {
+        // Without it BIRD drops the routes of a restarting peer as soon as BFD misses it.
+        writeln!(text, "  bfd graceful;")?;
+    }
     writeln!(
         text,
         "  graceful restart {};",

@@ -1,5 +1,6 @@
 //! The BGP speaker beside BIRD in the same run: how fast routes leave, how fast
-//! many peers come up, how much memory that takes, how fast BFD finds a loss.
+//! many peers come up, how much memory that takes, how fast the route of a
+//! killed process goes, how fast BFD finds a loss.
 //!
 //! Everything runs in network namespaces of its own: `unshare` is called first.
 
@@ -16,7 +17,7 @@ use openelb_bgp::{
     SpeakerConfig,
 };
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -48,6 +49,7 @@ fn main() -> Result<()> {
         .build()?;
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["speaker", peers] => runtime.block_on(serve(peers.parse()?)),
+        ["announce-one"] => runtime.block_on(announce_one()),
         ["--json", file] => {
             let figures = runtime.block_on(all())?;
             std::fs::write(file, serde_json::to_string_pretty(&figures)?)?;
@@ -86,6 +88,8 @@ async fn all() -> Result<Vec<Value>> {
     let ours = vec![memory(Who::Us).await?];
     let theirs = vec![memory(Who::Bird).await?];
     figures.push(figure("rss MB", "MB", ours, theirs));
+    let (ours, theirs) = killed().await?;
+    figures.push(figure("killed ms", "ms", ours, theirs));
     for ms in [50, 100] {
         let (ours, theirs) = detection(ms).await?;
         figures.push(figure(&format!("bfd 3x{ms} ms"), "ms", ours, theirs));
@@ -281,6 +285,118 @@ async fn memory(who: Who) -> Result<f64> {
         .trim()
         .parse()?;
     Ok(kib / 1024.0)
+}
+
+/// The prefix that is announced to FRR.
+const ONE: &str = "203.0.113.9";
+
+/// The child process that announces one prefix to FRR.
+async fn announce_one() -> Result<()> {
+    let routes: RouteSet = [(
+        format!("{ONE}/32").parse()?,
+        Arc::new(Attributes::default()),
+    )]
+    .into_iter()
+    .collect();
+    let mut peer = PeerConfig::new(Ipv4Addr::new(10, 0, 0, 1).into(), RemoteAs::Exactly(65000));
+    peer.timers.connect_retry = Duration::from_secs(1);
+    let config = SpeakerConfig::new(65001, Ipv4Addr::new(10, 0, 0, 11)).peer("router", peer);
+    let (_config, follow) = watch::channel(Arc::new(config));
+    let (_routes, announced) = watch::channel(Arc::new(routes));
+    let _speaker = Speaker::spawn(follow, announced);
+    std::future::pending().await
+}
+
+/// FRR on the router: zebra and bgpd.
+fn frr() -> Result<[Announcer; 2]> {
+    shell("mkdir -p /run/netns/frr; chown -R frr:frr /run/netns/frr; chmod 755 /run/netns")?;
+    std::fs::write("/run/netns/frr/zebra.conf", "hostname r\n")?;
+    std::fs::write(
+        "/run/netns/frr/bgpd.conf",
+        "hostname r\nrouter bgp 65000\n bgp router-id 10.0.0.1\n no bgp ebgp-requires-policy\n \
+         neighbor 10.0.0.11 remote-as 65001\n neighbor 10.0.0.11 timers connect 1\n \
+         neighbor 10.0.0.11 advertisement-interval 0\n",
+    )?;
+    let start = |daemon: &str, more: &str| -> Result<Announcer> {
+        let line = format!(
+            "exec ip netns exec router /usr/lib/frr/{daemon} --vty_socket /run/netns/frr \
+             -i /run/netns/frr/{daemon}.pid -f /run/netns/frr/{daemon}.conf -z /run/netns/frr/zserv.api \
+             -P 0 -A 127.0.0.1 {more}"
+        );
+        let child = Command::new("sh").args(["-c", &line]).spawn()?;
+        let vty = format!("/run/netns/frr/{daemon}.vty");
+        let end = Instant::now() + PATIENCE;
+        while !std::path::Path::new(&vty).exists() {
+            ensure!(Instant::now() < end, "{daemon} did not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(Announcer(child))
+    };
+    let zebra = start("zebra", "")?;
+    Ok([start("bgpd", "-p 179")?, zebra])
+}
+
+/// Time from SIGKILL of the announcing process to the end of its route in the
+/// kernel of the router, where FRR put it: ours, and BIRD's.
+async fn killed() -> Result<(Vec<f64>, Vec<f64>)> {
+    let _frr = frr()?;
+    std::fs::write(
+        "/run/netns/killed.conf",
+        format!(
+            "router id 10.0.0.11; protocol device {{}}
+             protocol static {{ ipv4; route {ONE}/32 blackhole; }}
+             protocol bgp frr {{ local 10.0.0.11 as 65001; neighbor 10.0.0.1 as 65000;
+             connect delay time 0; connect retry time 1; error wait time 1,1;
+             ipv4 {{ import none; export all; next hop self; }}; }}"
+        ),
+    )?;
+    let mut monitor = tokio::process::Command::new("ip")
+        .args(["netns", "exec", "router", "ip", "-o", "monitor", "route"])
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let output = monitor.stdout.take().context("no output")?;
+    let mut lines = BufReader::new(output).lines();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..20 {
+        let mut command = if round % 2 == 0 {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.arg("announce-one");
+            command
+        } else {
+            let mut command = Command::new("bird");
+            command.args(["-f", "-c", "/run/netns/killed.conf"]);
+            command.args(["-s", "/run/netns/killed.ctl"]);
+            command
+        };
+        let mut announcer = Announcer(command.spawn()?);
+        route(&mut lines, true).await?;
+        // The session settles: FRR has End-of-RIB and has told zebra all.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let began = Instant::now();
+        announcer.0.kill()?;
+        route(&mut lines, false).await?;
+        let time = began.elapsed().as_secs_f64() * 1000.0;
+        if round % 2 == 0 {
+            ours.push(time);
+        } else {
+            theirs.push(time);
+        }
+    }
+    Ok((ours, theirs))
+}
+
+/// Waits until the router's kernel has got the route, or has lost it.
+async fn route<R: AsyncBufRead + Unpin>(lines: &mut Lines<R>, there: bool) -> Result<()> {
+    let found = async {
+        while let Some(line) = lines.next_line().await? {
+            if line.contains(ONE) && line.starts_with("Deleted") != there {
+                return Ok(());
+            }
+        }
+        bail!("the monitor ended")
+    };
+    tokio::time::timeout(PATIENCE, found).await?
 }
 
 /// Time from a cut of the wire to Down: ours, and BIRD's.

@@ -53,7 +53,7 @@ pub(super) fn run(test: &str, body: impl AsyncFnOnce(Lab) -> Result<()>) {
     runtime.block_on(body(lab)).unwrap();
 }
 
-fn command(line: &str) -> Result<String> {
+pub(super) fn command(line: &str) -> Result<String> {
     let output = Command::new("sh").args(["-ec", line]).output()?;
     ensure!(
         output.status.success(),

@@ -1,7 +1,9 @@
 //! Sessions come up where they should, and only there.
 
-use anyhow::ensure;
-use openelb_bgp::{AdminState, Family, Hops, Password, RemoteAs, SessionState};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use openelb_bgp::{AdminState, Family, Hops, Password, PeerAddress, RemoteAs, SessionState};
 
 use super::lab::{Us, config, peer, plain, run, shows, until};
 
@@ -371,4 +373,56 @@ fn a_removed_peer_is_left_and_its_name_can_be_used_again() {
             Ok(())
         },
     );
+}
+
+#[test]
+fn the_router_of_an_interface_is_found_by_its_advertisements() {
+    run(
+        "sessions::the_router_of_an_interface_is_found_by_its_advertisements",
+        async |lab| {
+            let ours = link_local("eth0")?;
+            // It waits: the session is there only if we find it.
+            let bird = lab.bird(&format!(
+                "protocol radv {{ interface \"eth0\" {{ min ra interval 3; max ra interval 4; }}; }}
+                 protocol bgp openelb {{ local as 65000; neighbor {ours} as 65001; interface \"eth0\"; passive;
+                 ipv4 {{ import all; export none; extended next hop yes; }};
+                 ipv6 {{ import all; export none; }}; }}"
+            ))?;
+            let mut peer = peer("10.0.0.1");
+            peer.address = PeerAddress::Interface("eth0".to_owned());
+            peer.families = Family::ALL.to_vec();
+            peer.timers.connect_retry = Duration::from_secs(1);
+            let us = Us::start(
+                config([peer]),
+                plain(&["203.0.113.9/32", "2001:db8::9/128"]),
+            );
+            let seen = us.established("p0").await?;
+            let agreed = seen.negotiated.as_ref().context("nothing agreed")?;
+            ensure!(
+                !agreed.inbound && agreed.peer_address.is_ipv6(),
+                "{agreed:?}"
+            );
+            until("both routes", async || {
+                let text = bird.routes()?;
+                ensure!(
+                    text.contains("203.0.113.9/32") && text.contains("2001:db8::9/128"),
+                    "{text}"
+                );
+                Ok(())
+            })
+            .await?;
+            us.drain().await;
+            Ok(())
+        },
+    );
+}
+
+/// The link-local address of an interface of ours.
+fn link_local(interface: &str) -> Result<String> {
+    let text = super::lab::command(&format!("ip -o -6 addr show dev {interface} scope link"))?;
+    let address = text
+        .split_whitespace()
+        .find_map(|word| word.strip_suffix("/64"))
+        .context("no link-local address")?;
+    Ok(address.to_owned())
 }

@@ -10,30 +10,30 @@ use serde_json::{Value, json};
 
 use super::stage::Stage;
 
-const ROUTER: u32 = 65001;
-const NODES: u32 = 65000;
-const ADDRESS: &str = "203.0.113.1";
+pub(super) const ROUTER: u32 = 65001;
+pub(super) const NODES: u32 = 65000;
+pub(super) const ADDRESS: &str = "203.0.113.1";
 
-fn prefix() -> IpNet {
+pub(super) fn prefix() -> IpNet {
     IpNet::from(IpAddr::from([203, 0, 113, 1]))
 }
 
-/// FRR on the router, with every node as a peer.
-async fn router(stage: &Stage, refine: impl Fn(Peer) -> Peer) -> Result<Daemon> {
+/// A daemon on the router, with every node as a peer.
+pub(super) async fn router(
+    stage: &Stage,
+    software: Software,
+    refine: impl Fn(Peer) -> Peer,
+) -> Result<Daemon> {
     let mut bgp = Bgp::new(ROUTER, stage.network.router());
     for node in stage.network.nodes() {
         bgp = bgp.peer(refine(Peer::at(node.v4, NODES).hold(9)));
     }
-    bgp.start(
-        Software::Frr,
-        stage.network.router(),
-        stage.network.folder(),
-    )
-    .await
+    bgp.start(software, stage.network.router(), stage.network.folder())
+        .await
 }
 
 /// The BgpPeer for the router.
-fn peer_spec(stage: &Stage) -> Value {
+pub(super) fn peer_spec(stage: &Stage) -> Value {
     json!({
         "conf": {"neighborAddress": stage.network.router().v4.to_string(), "peerAs": ROUTER},
         "timers": {"config": {"holdTime": "9"}}
@@ -41,24 +41,34 @@ fn peer_spec(stage: &Stage) -> Value {
 }
 
 /// A stage with the usual objects, speakers on all nodes, and a router.
-async fn served(nodes: u8, conf: &Value, refine: impl Fn(Peer) -> Peer) -> Result<(Stage, Daemon)> {
+pub(super) async fn served(
+    nodes: u8,
+    conf: &Value,
+    refine: impl Fn(Peer) -> Peer,
+) -> Result<(Stage, Daemon)> {
     let mut stage = Stage::start(nodes).await?;
-    let daemon = router(&stage, refine).await?;
-    stage.ours("BgpConf", "default", conf).await?;
-    stage.ours("BgpPeer", "router", &peer_spec(&stage)).await?;
-    stage
-        .ours("Eip", "pool", &json!({"address": "203.0.113.0/24"}))
-        .await?;
-    stage.service("web", "Cluster", ADDRESS).await?;
-    stage.endpoints("web", &["n1"]).await?;
+    let daemon = router(&stage, Software::Frr, refine).await?;
+    let peer = peer_spec(&stage);
+    objects(&stage, conf, &peer).await?;
     for number in 1..=nodes {
         stage.speak(&format!("n{number}"), &[]).await?;
     }
     Ok((stage, daemon))
 }
 
+/// The usual objects: one peer, one pool, one Service with an endpoint on n1.
+pub(super) async fn objects(stage: &Stage, conf: &Value, peer: &Value) -> Result<()> {
+    stage.ours("BgpConf", "default", conf).await?;
+    stage.ours("BgpPeer", "router", peer).await?;
+    stage
+        .ours("Eip", "pool", &json!({"address": "203.0.113.0/24"}))
+        .await?;
+    stage.service("web", "Cluster", ADDRESS).await?;
+    stage.endpoints("web", &["n1"]).await
+}
+
 /// Waits until the router sees exactly these nodes behind the address.
-async fn behind(stage: &Stage, daemon: &Daemon, nodes: &[&str]) -> Result<Vec<Route>> {
+pub(super) async fn behind(stage: &Stage, daemon: &Daemon, nodes: &[&str]) -> Result<Vec<Route>> {
     let mut hops: Vec<IpAddr> = Vec::new();
     for node in nodes {
         hops.push(stage.network.node(node)?.v4.into());
@@ -74,7 +84,7 @@ async fn behind(stage: &Stage, daemon: &Daemon, nodes: &[&str]) -> Result<Vec<Ro
 }
 
 /// Waits until the router's kernel has the address behind one node: the daemon hands routes on in its own time.
-async fn in_kernel(stage: &Stage) -> Result<()> {
+pub(super) async fn in_kernel(stage: &Stage) -> Result<()> {
     let namespace = stage.network.router().namespace();
     eventually("the route in the kernel", Deadline::SHORT, async || {
         let hops = namespace.next_hops(prefix()).await?;
@@ -310,62 +320,6 @@ fn nothing_is_withdrawn_while_the_api_server_is_gone() {
             monitor.log()
         );
         ensure!(sessions(&daemon).await? == before, "the session was reset");
-        Ok(())
-    });
-}
-
-#[test]
-fn a_restart_with_graceful_restart_touches_no_route() {
-    scenario(async || {
-        let conf = json!({"as": NODES, "gracefulRestart": {"enabled": true, "restartTime": 60}});
-        let (mut stage, daemon) = served(1, &conf, Peer::graceful_restart).await?;
-        behind(&stage, &daemon, &["n1"]).await?;
-        let before = sessions(&daemon).await?;
-        let namespace = stage.network.router().namespace().clone();
-        in_kernel(&stage).await?;
-        let monitor =
-            namespace.program(Program::new("monitor", "ip").args(["-o", "-t", "monitor", "route"]));
-        let monitor = monitor.start(stage.network.folder().path())?;
-        stage.speaker("n1")?.stop().await?;
-        ensure!(
-            namespace.next_hops(prefix()).await?.len() == 1,
-            "the route went with the speaker"
-        );
-        stage.speak("n1", &[]).await?;
-        eventually("a new session", Deadline::LONG, async || {
-            stage.check()?;
-            let now = sessions(&daemon).await?;
-            ensure!(now > before, "{before:?}, then {now:?}");
-            Ok(())
-        })
-        .await?;
-        // What is left of the old life is cleaned up with End-of-RIB: the address that went meanwhile.
-        stage.service("dns", "Cluster", "203.0.113.2").await?;
-        stage.endpoints("dns", &["n1"]).await?;
-        let other: IpNet = "203.0.113.2/32".parse()?;
-        daemon
-            .routes_become(other, "a new address", |routes| routes.len() == 1)
-            .await?;
-        behind(&stage, &daemon, &["n1"]).await?;
-        let log = monitor.log();
-        ensure!(
-            !log.contains(&format!("Deleted {ADDRESS}")),
-            "the route was withdrawn:\n{log}"
-        );
-        Ok(())
-    });
-}
-
-#[test]
-fn a_stop_without_graceful_restart_withdraws_and_another_node_takes_the_traffic() {
-    scenario(async || {
-        let (stage, daemon) = served(2, &json!({"as": NODES}), |peer| peer).await?;
-        behind(&stage, &daemon, &["n1", "n2"]).await?;
-        let status = stage.speaker("n1")?.stop().await?;
-        ensure!(status.success(), "{status}");
-        daemon
-            .routes_become(prefix(), "the other node", |routes| routes.len() == 1)
-            .await?;
         Ok(())
     });
 }

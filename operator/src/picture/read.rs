@@ -1,0 +1,83 @@
+//! What of an object goes into the picture.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Secret, Service as ApiService};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use openelb_api::keys;
+use openelb_api::v1alpha2::{BgpConf, BgpConfStatus, BgpPeer, BgpPeerStatus, Eip};
+
+use crate::announce::Pool;
+use crate::peering::Credential;
+
+pub(super) fn announced_condition(service: &ApiService) -> Option<Condition> {
+    let conditions = service.status.as_ref()?.conditions.as_ref()?;
+    let mut ours = conditions
+        .iter()
+        .filter(|condition| condition.type_ == keys::conditions::ANNOUNCED);
+    ours.next().cloned()
+}
+
+pub(super) fn read_pool(name: &str, eip: &Eip) -> Arc<Pool> {
+    let (pool, faults) = Pool::read(eip);
+    for fault in faults {
+        tracing::warn!(eip = name, %fault, "left out");
+    }
+    Arc::new(pool)
+}
+
+pub(super) fn broken(kind: &str, name: &str, error: &str) -> bool {
+    tracing::warn!(
+        kind,
+        name,
+        error,
+        "cannot be read; what was known of it stays in force"
+    );
+    false
+}
+
+pub(super) fn is_foreign(metadata: &kube::api::ObjectMeta) -> bool {
+    metadata
+        .labels
+        .as_ref()
+        .is_some_and(|labels| labels.contains_key(keys::CNI))
+}
+
+pub(super) fn conf_entries(object: &BgpConf, only: Option<&str>) -> BgpConfStatus {
+    let mut status = object.status.clone().unwrap_or_default();
+    if let Some(node) = only {
+        status.nodes_conf_status.retain(|name, _| name == node);
+        status.conditions.clear();
+    }
+    status
+}
+
+pub(super) fn peer_entries(object: &BgpPeer, only: Option<&str>) -> BgpPeerStatus {
+    let mut status = object.status.clone().unwrap_or_default();
+    if let Some(node) = only {
+        status.nodes_peer_status.retain(|name, _| name == node);
+        status.conditions.clear();
+        status.summary.clear();
+    }
+    status
+}
+
+/// The longest value of a Secret that can be a password; longer ones are not kept.
+const LONGEST_VALUE: usize = 1024;
+
+pub(super) fn credential(secret: Secret) -> Credential {
+    let values = secret
+        .data
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, value)| {
+            let text = String::from_utf8(value.0)
+                .ok()
+                .filter(|text| text.len() <= LONGEST_VALUE);
+            (key, text.map(Arc::from))
+        });
+    Credential {
+        kind: secret.type_.unwrap_or_else(|| "Opaque".to_owned()),
+        values: values.collect(),
+    }
+}

@@ -1,6 +1,6 @@
 //! Fields that are accepted for OpenELB's sake and have no effect.
 
-use crate::v1alpha2::{BgpConfSpec, BgpPeerSpec, EipSpec, GracefulRestart};
+use crate::v1alpha2::{AfiSafi, BgpConfSpec, BgpPeerSpec, EipSpec, GracefulRestart};
 
 /// The fields of an Eip that are set and have no effect.
 #[must_use]
@@ -68,10 +68,17 @@ pub fn of_peer(spec: &BgpPeerSpec) -> Vec<&'static str> {
             "transport.tcpMss",
         );
     }
+    fields.families(&spec.afi_safis, restarts(spec));
     if let Some(restart) = &spec.graceful_restart {
         fields.graceful_restart(restart);
     }
     fields.0
+}
+
+fn restarts(spec: &BgpPeerSpec) -> bool {
+    spec.graceful_restart
+        .as_ref()
+        .is_some_and(|restart| restart.enabled)
 }
 
 #[derive(Default)]
@@ -82,6 +89,46 @@ impl Fields {
         if set {
             self.0.push(name);
         }
+    }
+
+    /// Routes are not taken from peers, and other families carry no addresses of Services.
+    fn families(&mut self, entries: &[AfiSafi], restarts: bool) {
+        let receives = |entry: &AfiSafi| {
+            let paths = entry.add_paths.as_ref();
+            paths
+                .and_then(|paths| paths.config.as_ref())
+                .is_some_and(|config| config.receive)
+        };
+        self.note(
+            entries.iter().any(receives),
+            "afiSafis.addPaths.config.receive",
+        );
+        let other = |entry: &AfiSafi| {
+            let family = entry.config.as_ref();
+            family
+                .and_then(|config| config.family.as_ref())
+                .is_some_and(|family| {
+                    !matches!(
+                        (family.afi.as_str(), family.safi.as_str()),
+                        ("", "") | ("AFI_IP" | "AFI_IP6", "SAFI_UNICAST")
+                    )
+                })
+        };
+        self.note(
+            entries.iter().any(other),
+            "afiSafis other than unicast of AFI_IP and AFI_IP6",
+        );
+        let alone = |entry: &AfiSafi| {
+            let restart = entry.mp_graceful_restart.as_ref();
+            !restarts
+                && restart
+                    .and_then(|restart| restart.config.as_ref())
+                    .is_some_and(|config| config.enabled)
+        };
+        self.note(
+            entries.iter().any(alone),
+            "afiSafis.mpGracefulRestart without gracefulRestart.enabled",
+        );
     }
 
     fn graceful_restart(&mut self, restart: &GracefulRestart) {
@@ -123,5 +170,38 @@ mod tests {
             serde_json::from_value(json!({"as": 1, "useMultiplePaths": true, "families": [0, 2]}))
                 .unwrap();
         assert_eq!(of_conf(&spec), ["useMultiplePaths", "families above 1"]);
+    }
+
+    #[test]
+    fn every_field_that_openelb_ignored_or_that_concerns_received_routes_is_named() {
+        let spec: BgpPeerSpec = serde_json::from_value(json!({
+            "conf": {
+                "neighborAddress": "10.0.0.1", "peerAs": 1, "peerGroup": "x", "vrf": "x", "peerType": 1,
+                "removePrivateAs": "ALL", "replacePeerAs": true, "allowOwnAs": 1, "routeFlapDamping": true,
+                "sendCommunity": 1
+            },
+            "timers": {"config": {"minimumAdvertisementInterval": "5"}},
+            "transport": {"mtuDiscovery": true, "remoteAddress": "10.0.0.2", "tcpMss": 1400},
+            "afiSafis": [{
+                "config": {"family": {"afi": "AFI_L2VPN", "safi": "SAFI_EVPN"}},
+                "addPaths": {"config": {"receive": true}},
+                "mpGracefulRestart": {"config": {"enabled": true}}
+            }],
+            "gracefulRestart": {
+                "deferralTime": 1, "staleRoutesTime": 1, "peerRestartTime": 1, "peerRestarting": true,
+                "localRestarting": true, "mode": "x"
+            }
+        }))
+        .unwrap();
+        let named = of_peer(&spec);
+        assert_eq!(named.len(), 21, "{named:#?}");
+        let spec: BgpConfSpec = serde_json::from_value(json!({
+            "as": 1, "gracefulRestart": {"enabled": true, "staleRoutesTime": 1, "mode": "x"}
+        }))
+        .unwrap();
+        assert_eq!(
+            of_conf(&spec),
+            ["gracefulRestart.staleRoutesTime", "gracefulRestart.mode"]
+        );
     }
 }

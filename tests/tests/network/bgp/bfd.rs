@@ -7,6 +7,8 @@ use openelb_bgp::{BfdConfig, BfdState, Hops, PeerConfig, SessionState};
 
 use super::lab::{Lab, Us, config, peer, plain, run, until};
 
+const ROUTE: &str = "203.0.113.9/32";
+
 fn timers(ms: u64) -> BfdConfig {
     BfdConfig {
         transmit: Duration::from_millis(ms),
@@ -91,6 +93,36 @@ fn a_silent_loss_ends_the_session_to_frr() {
         us.drain().await;
         Ok(())
     });
+}
+
+/// A router that has a route has BFD too, so that a node that dies right after is found as fast as later.
+#[test]
+fn routes_are_told_once_bfd_is_up_and_without_it_after_a_bounded_wait() {
+    run(
+        "bfd::routes_are_told_once_bfd_is_up_and_without_it_after_a_bounded_wait",
+        async |lab| {
+            let with = bird(&lab, "10.0.0.1", "10.0.0.11", 50, "")?;
+            let us = Us::start(config([watched("10.0.0.1", 50)]), plain(&[ROUTE]));
+            let told = us.told("p0", 1).await?;
+            ensure!(
+                told.bfd.is_some_and(|bfd| bfd.state == BfdState::Up),
+                "told without BFD: {:?}",
+                told.bfd
+            );
+            us.drain().await;
+            drop(with);
+
+            let _without = lab.bird(
+                "protocol bgp openelb { local 10.0.0.1 as 65000; neighbor 10.0.0.11 as 65001;
+                 connect delay time 1; connect retry time 1; ipv4 { import all; export none; }; }",
+            )?;
+            let us = Us::start(config([watched("10.0.0.1", 50)]), plain(&[ROUTE]));
+            let told = us.told("p0", 1).await?;
+            ensure!(told.bfd.is_some_and(|bfd| bfd.state == BfdState::Down));
+            us.drain().await;
+            Ok(())
+        },
+    );
 }
 
 #[test]

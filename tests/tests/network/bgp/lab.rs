@@ -130,8 +130,13 @@ impl Lab {
         Ok(Bird { process, socket })
     }
 
-    /// Starts FRR's zebra, bgpd and bfdd.
+    /// Starts the zebra, bgpd and bfdd of the FRR that is installed.
     pub(super) async fn frr(&self, bgp: &str) -> Result<Frr> {
+        self.frr_of(&Version::installed(), bgp).await
+    }
+
+    /// Starts the zebra, bgpd and bfdd of a version of FRR.
+    pub(super) async fn frr_of(&self, version: &Version, bgp: &str) -> Result<Frr> {
         let folder = self.folder.join("frr");
         std::fs::create_dir_all(&folder)?;
         let d = folder.display();
@@ -154,8 +159,9 @@ impl Lab {
                 _ => format!("-z {d}/zserv.api -p 179"),
             };
             let line = format!(
-                "exec /usr/lib/frr/{daemon} --vty_socket {d} -i {d}/{daemon}.pid -f {d}/{daemon}.conf \
-                 --log stdout -P 0 -A 127.0.0.1 {more}"
+                "exec {}/{daemon} --vty_socket {d} -i {d}/{daemon}.pid -f {d}/{daemon}.conf \
+                 --log stdout -P 0 -A 127.0.0.1 {more}",
+                version.daemons.display()
             );
             let program = Program::new(daemon, "/bin/sh").args(["-c", &line]);
             processes.push(self.start(program)?);
@@ -165,7 +171,11 @@ impl Lab {
             })
             .await?;
         }
-        Ok(Frr { processes, folder })
+        Ok(Frr {
+            processes,
+            folder,
+            vtysh: version.vtysh.clone(),
+        })
     }
 
     /// Starts GoBGP.
@@ -211,17 +221,46 @@ impl Bird {
     }
 }
 
+/// Where the programs of a version of FRR are.
+#[derive(Clone, Debug)]
+pub(super) struct Version {
+    daemons: PathBuf,
+    vtysh: PathBuf,
+}
+
+impl Version {
+    /// The system's.
+    pub(super) fn installed() -> Self {
+        Self {
+            daemons: "/usr/lib/frr".into(),
+            vtysh: "vtysh".into(),
+        }
+    }
+
+    /// A newer one, which is unpacked where it can be had; the reason where it cannot.
+    pub(super) fn newer() -> Result<Self> {
+        let script = openelb_tests::product::repository().join("hack/tools/newer-frr");
+        let folder = PathBuf::from(command(&script.to_string_lossy())?.trim());
+        Ok(Self {
+            daemons: folder.join("run"),
+            vtysh: folder.join("run/vtysh"),
+        })
+    }
+}
+
 /// FRR, asked through vtysh.
 #[derive(Debug)]
 pub(super) struct Frr {
     processes: Vec<Process>,
     folder: PathBuf,
+    vtysh: PathBuf,
 }
 
 impl Frr {
     pub(super) fn ask(&self, question: &str) -> Result<String> {
         command(&format!(
-            "ip netns exec router vtysh --vty_socket {} -c '{question}'",
+            "ip netns exec router {} --vty_socket {} -c '{question}'",
+            self.vtysh.display(),
             self.folder.display()
         ))
     }
@@ -242,7 +281,8 @@ impl Frr {
         all.extend(lines);
         let all: Vec<String> = all.iter().map(|line| format!("-c '{line}'")).collect();
         command(&format!(
-            "ip netns exec router vtysh --vty_socket {} {}",
+            "ip netns exec router {} --vty_socket {} {}",
+            self.vtysh.display(),
             self.folder.display(),
             all.join(" ")
         ))?;

@@ -18,3 +18,4 @@ mod lab;
 mod restart;
 mod routes;
 mod sessions;
+mod versions;

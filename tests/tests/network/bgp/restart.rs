@@ -255,3 +255,49 @@ fn a_crash_keeps_routes_until_the_speaker_is_back() {
         },
     );
 }
+
+#[test]
+fn with_llgr_a_route_outlives_the_restart_time_as_long_lived_stale() {
+    run(
+        "restart::with_llgr_a_route_outlives_the_restart_time_as_long_lived_stale",
+        async |lab| {
+            let bird = bird(&lab, "long lived graceful restart on;")?;
+            let llgr = || {
+                let mut peer = peer("10.0.0.1");
+                peer.graceful_restart = Some(GracefulRestart {
+                    restart_time: Duration::from_secs(1),
+                    long_lived: Duration::from_hours(1),
+                    ..GracefulRestart::default()
+                });
+                let mut config = config([peer]);
+                config.restart_window = Duration::from_mins(2);
+                config
+            };
+            let us = Us::start(llgr(), plain(&[PREFIX]));
+            let told = us.told("p0", 1).await?;
+            ensure!(
+                told.negotiated
+                    .as_ref()
+                    .is_some_and(|agreed| agreed.long_lived_restart),
+                "{told:?}"
+            );
+            shows("the route", &[PREFIX], || bird.routes()).await?;
+            drop(us);
+            // BIRD marks what it keeps past the restart time: LLGR_STALE (RFC 9494 §4.7).
+            shows("the stale route", &[PREFIX, "(65535,6)"], || bird.routes()).await?;
+            let us = Us::start(llgr(), plain(&[PREFIX]));
+            us.told("p0", 1).await?;
+            until("the fresh route", async || {
+                let text = bird.routes()?;
+                ensure!(
+                    text.contains(PREFIX) && !text.contains("(65535,6)"),
+                    "{text}"
+                );
+                Ok(())
+            })
+            .await?;
+            us.drain().await;
+            Ok(())
+        },
+    );
+}

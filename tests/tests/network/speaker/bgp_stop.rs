@@ -60,89 +60,87 @@ async fn bfd_up(daemon: &Daemon) -> Result<()> {
 }
 
 /// SIGTERM, and a new process: neither the route nor a packet is lost.
-fn a_restart_is_not_noticed(software: Software, bfd: bool) {
-    scenario(async move || {
-        let mut stage = Stage::start(1).await?;
-        let daemon = router(&stage, software, |peer| {
-            let peer = peer.graceful_restart();
-            if bfd { peer.bfd(100) } else { peer }
-        })
-        .await?;
-        let conf = json!({"as": NODES, "gracefulRestart": {"enabled": true, "restartTime": 60}});
-        let mut peer = peer_spec(&stage);
-        if bfd {
-            peer["bfd"] = json!({"enabled": true, "transmitInterval": 100, "receiveInterval": 100});
-        }
-        objects(&stage, &conf, &peer).await?;
-        stage.speak("n1", &[]).await?;
-        behind(&stage, &daemon, &["n1"]).await?;
-        in_kernel(&stage).await?;
-        if bfd {
-            bfd_up(&daemon).await?;
-        }
-        let node: IpAddr = stage.network.node("n1")?.v4.into();
-        let namespace = stage.network.router().namespace().clone();
-        let monitor =
-            namespace.program(Program::new("monitor", "ip").args(["-o", "-t", "monitor", "route"]));
-        let monitor = monitor.start(stage.network.folder().path())?;
-        let ping = Ping::start(&stage).await?;
+async fn restart(software: Software, bfd: bool) -> Result<()> {
+    let mut stage = Stage::start(1).await?;
+    let daemon = router(&stage, software, |peer| {
+        let peer = peer.graceful_restart();
+        if bfd { peer.bfd(100) } else { peer }
+    })
+    .await?;
+    let conf = json!({"as": NODES, "gracefulRestart": {"enabled": true, "restartTime": 60}});
+    let mut peer = peer_spec(&stage);
+    if bfd {
+        peer["bfd"] = json!({"enabled": true, "transmitInterval": 100, "receiveInterval": 100});
+    }
+    objects(&stage, &conf, &peer).await?;
+    stage.speak("n1", &[]).await?;
+    behind(&stage, &daemon, &["n1"]).await?;
+    in_kernel(&stage).await?;
+    if bfd {
+        bfd_up(&daemon).await?;
+    }
+    let node: IpAddr = stage.network.node("n1")?.v4.into();
+    let namespace = stage.network.router().namespace().clone();
+    let monitor =
+        namespace.program(Program::new("monitor", "ip").args(["-o", "-t", "monitor", "route"]));
+    let monitor = monitor.start(stage.network.folder().path())?;
+    let ping = Ping::start(&stage).await?;
 
-        let status = stage.speaker("n1")?.stop().await?;
-        ensure!(status.success(), "{status}");
-        eventually("the router to notice", Deadline::SHORT, async || {
-            let neighbors = daemon.neighbors().await?;
-            let there = neighbors
-                .iter()
-                .any(|peer| peer.address == node && peer.established);
-            ensure!(!there, "{neighbors:?}");
-            Ok(())
-        })
-        .await?;
-        ensure!(
-            namespace.next_hops(prefix()).await?.len() == 1,
-            "the route went with the speaker"
-        );
-        stage.speak("n1", &[]).await?;
-        daemon.established(node).await?;
-        if bfd {
-            bfd_up(&daemon).await?;
-        }
-        // What comes after the first routes and End-of-RIB.
-        stage.service("dns", "Cluster", "203.0.113.2").await?;
-        stage.endpoints("dns", &["n1"]).await?;
-        let other: IpNet = "203.0.113.2/32".parse()?;
-        daemon
-            .routes_become(other, "a new address", |routes| routes.len() == 1)
-            .await?;
-        behind(&stage, &daemon, &["n1"]).await?;
-        ping.lost_nothing().await?;
-        let log = monitor.log();
-        ensure!(
-            !log.contains(&format!("Deleted {ADDRESS}")),
-            "the route was withdrawn:\n{log}"
-        );
+    let status = stage.speaker("n1")?.stop().await?;
+    ensure!(status.success(), "{status}");
+    eventually("the router to notice", Deadline::SHORT, async || {
+        let neighbors = daemon.neighbors().await?;
+        let there = neighbors
+            .iter()
+            .any(|peer| peer.address == node && peer.established);
+        ensure!(!there, "{neighbors:?}");
         Ok(())
-    });
+    })
+    .await?;
+    ensure!(
+        namespace.next_hops(prefix()).await?.len() == 1,
+        "the route went with the speaker"
+    );
+    stage.speak("n1", &[]).await?;
+    daemon.established(node).await?;
+    if bfd {
+        bfd_up(&daemon).await?;
+    }
+    // What comes after the first routes and End-of-RIB.
+    stage.service("dns", "Cluster", "203.0.113.2").await?;
+    stage.endpoints("dns", &["n1"]).await?;
+    let other: IpNet = "203.0.113.2/32".parse()?;
+    daemon
+        .routes_become(other, "a new address", |routes| routes.len() == 1)
+        .await?;
+    behind(&stage, &daemon, &["n1"]).await?;
+    ping.lost_nothing().await?;
+    let log = monitor.log();
+    ensure!(
+        !log.contains(&format!("Deleted {ADDRESS}")),
+        "the route was withdrawn:\n{log}"
+    );
+    Ok(())
 }
 
 #[test]
 fn a_restart_is_not_noticed_by_frr() {
-    a_restart_is_not_noticed(Software::Frr, false);
+    scenario(async || restart(Software::Frr, false).await);
 }
 
 #[test]
 fn a_restart_is_not_noticed_by_bird() {
-    a_restart_is_not_noticed(Software::Bird, false);
+    scenario(async || restart(Software::Bird, false).await);
 }
 
 #[test]
 fn a_restart_is_not_noticed_by_frr_with_bfd() {
-    a_restart_is_not_noticed(Software::Frr, true);
+    scenario(async || restart(Software::Frr, true).await);
 }
 
 #[test]
 fn a_restart_is_not_noticed_by_bird_with_bfd() {
-    a_restart_is_not_noticed(Software::Bird, true);
+    scenario(async || restart(Software::Bird, true).await);
 }
 
 #[test]

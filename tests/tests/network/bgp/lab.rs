@@ -155,7 +155,10 @@ impl Lab {
         for daemon in ["zebra", "bfdd", "bgpd"] {
             let more = match daemon {
                 "zebra" => format!("-z {d}/zserv.api"),
-                "bfdd" => format!("-z {d}/zserv.api --bfdctl {d}/bfdd.sock"),
+                "bfdd" if version.control_socket => {
+                    format!("-z {d}/zserv.api --bfdctl {d}/bfdd.sock")
+                }
+                "bfdd" => format!("-z {d}/zserv.api"),
                 _ => format!("-z {d}/zserv.api -p 179"),
             };
             let line = format!(
@@ -226,6 +229,8 @@ impl Bird {
 pub(super) struct Version {
     daemons: PathBuf,
     vtysh: PathBuf,
+    /// bfdd has a socket of its own, which went with FRR 10.
+    control_socket: bool,
 }
 
 impl Version {
@@ -234,6 +239,7 @@ impl Version {
         Self {
             daemons: "/usr/lib/frr".into(),
             vtysh: "vtysh".into(),
+            control_socket: true,
         }
     }
 
@@ -244,6 +250,7 @@ impl Version {
         Ok(Self {
             daemons: folder.join("run"),
             vtysh: folder.join("run/vtysh"),
+            control_socket: false,
         })
     }
 }

@@ -154,12 +154,11 @@ impl Lab {
         let mut processes = Vec::new();
         for daemon in ["zebra", "bfdd", "bgpd"] {
             let more = match daemon {
-                "zebra" => format!("-z {d}/zserv.api"),
                 "bfdd" if version.control_socket => {
                     format!("-z {d}/zserv.api --bfdctl {d}/bfdd.sock")
                 }
-                "bfdd" => format!("-z {d}/zserv.api"),
-                _ => format!("-z {d}/zserv.api -p 179"),
+                "bgpd" => format!("-z {d}/zserv.api -p 179"),
+                _ => format!("-z {d}/zserv.api"),
             };
             let line = format!(
                 "exec {}/{daemon} --vty_socket {d} -i {d}/{daemon}.pid -f {d}/{daemon}.conf \

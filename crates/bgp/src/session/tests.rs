@@ -1,6 +1,9 @@
 //! The OPEN by golden bytes, and what the state machine leaves to us.
 
+use std::net::Ipv4Addr;
+
 use super::*;
+use crate::config::PeerConfig;
 use crate::config::{GracefulRestart, Hops};
 
 fn config(restarting: bool, change: impl FnOnce(&mut PeerConfig)) -> SessionConfig {

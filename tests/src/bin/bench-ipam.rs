@@ -23,8 +23,12 @@ use tokio::task::JoinHandle;
 const PARALLEL: usize = 32;
 /// Services created one after the other.
 const SINGLES: usize = 100;
+/// How often the leader is killed.
+const TAKE_OVERS: usize = 5;
+/// How long a process is left alone before it is looked at.
+const SETTLED: Duration = Duration::from_secs(5);
 /// How long a phase may take.
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -53,14 +57,12 @@ async fn main() -> Result<()> {
             Some(&[bare.catch_up]),
         ),
     ];
-    figures.extend(
-        ours.restart
-            .map(|seconds| figure(&format!("restart {many} s"), "s", &[seconds], None)),
-    );
-    figures.extend(
-        ours.rss
-            .map(|megabytes| figure("rss MB", "MB", &[megabytes], None)),
-    );
+    let restart = format!("restart {many} s");
+    figures.extend([
+        figure(&restart, "s", &ours.restart, None),
+        figure("rss MB", "MB", &ours.rss, None),
+        figure("take-over after SIGKILL s", "s", &ours.take_over, None),
+    ]);
     let text = serde_json::to_string_pretty(&figures)?;
     match file {
         Some(file) => std::fs::write(&file, text)
@@ -122,8 +124,11 @@ struct Results {
     lag: f64,
     whole: f64,
     catch_up: f64,
-    restart: Option<f64>,
-    rss: Option<f64>,
+    restart: Vec<f64>,
+    /// After the storm, and after the restart.
+    rss: Vec<f64>,
+    /// From the kill of the leader to an address for a Service that is created right then.
+    take_over: Vec<f64>,
 }
 
 async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
@@ -151,8 +156,9 @@ async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
     let lag = last.saturating_duration_since(created).as_secs_f64();
     let whole = (last - began).as_secs_f64();
 
-    let (mut restart, mut rss) = (None, None);
-    if allocator == Allocator::Product {
+    let (mut restart, mut rss) = (Vec::new(), Vec::new());
+    if let Running::Product(process) = &running {
+        rss.push(resident(process.pid())?);
         for n in 0..99 {
             bed.eip(&format!("more-{n}"), &format!("172.16.{n}.0/24"))
                 .await?;
@@ -162,8 +168,9 @@ async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
         let began = Instant::now();
         let again = bed.controller_with("bench", &["--log", "warn"])?;
         let at = seen.served("after-restart").await?;
-        restart = Some((at - began).as_secs_f64());
-        rss = Some(resident(again.pid())?);
+        restart.push((at - began).as_secs_f64());
+        tokio::time::sleep(SETTLED).await;
+        rss.push(resident(again.pid())?);
         again.stop().await?;
     } else {
         running.stop().await?;
@@ -179,6 +186,10 @@ async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
     let last = seen.all_served(count).await?;
     #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
     let catch_up = count as f64 / (last - began).as_secs_f64();
+    let take_over = match &running {
+        Running::Product(leader) => take_overs(&bed, &mut seen, leader).await?,
+        Running::Bare(_) => Vec::new(),
+    };
     running.stop().await?;
     Ok(Results {
         singles,
@@ -187,7 +198,29 @@ async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
         catch_up,
         restart,
         rss,
+        take_over,
     })
+}
+
+/// Kills the leader, again and again, while another waits.
+async fn take_overs(bed: &Bed, seen: &mut Seen, leader: &Process) -> Result<Vec<f64>> {
+    let standby = bed.controller_with("standby", &["--log", "warn"])?;
+    let (mut leads, mut waits) = (leader, &standby);
+    let mut times = Vec::new();
+    for n in 0..TAKE_OVERS {
+        tokio::time::sleep(SETTLED).await;
+        let name = format!("taken-over-{n}");
+        let began = Instant::now();
+        leads.kill().await;
+        bed.create(&service(&name)).await?;
+        let at = seen.served(&name).await?;
+        times.push((at - began).as_secs_f64());
+        leads.restart().await?;
+        (leads, waits) = (waits, leads);
+    }
+    // Nobody but the one that was handed in shall be left.
+    standby.stop().await?;
+    Ok(times)
 }
 
 async fn create(bed: &Bed, prefix: &str, count: usize) -> Result<()> {

@@ -328,36 +328,33 @@ impl Index {
     pub fn conclude(&mut self, plan: &Plan<ServiceStatus>, end: Option<&Conclusion>, now: Millis) {
         let Some(end) = end else { return };
         for (address, stored) in &end.records {
-            match stored {
-                Some(stored) => {
-                    let known = self
-                        .slots
-                        .get(address)
-                        .and_then(|slot| slot.stored.as_ref());
-                    if known.is_none_or(|known| !stored.version.is_older_than(&known.version)) {
-                        let slot = Slot {
-                            stored: Some(stored.clone()),
-                            pending: self.pending_of_others(*address, &plan.subject.uid),
-                        };
-                        self.set_slot(*address, Some(slot), now);
-                    }
-                }
-                // A reservation's last word is never "none": this one was given back. Where a watch was faster
-                // to say so, the address may be somebody else's already.
-                None => {
-                    let subject = &plan.subject.uid;
-                    let Some(slot) = self.slots.get(address) else {
-                        continue;
+            if let Some(stored) = stored {
+                let known = self
+                    .slots
+                    .get(address)
+                    .and_then(|slot| slot.stored.as_ref());
+                if known.is_none_or(|known| !stored.version.is_older_than(&known.version)) {
+                    let slot = Slot {
+                        stored: Some(stored.clone()),
+                        pending: self.pending_of_others(*address, &plan.subject.uid),
                     };
-                    let stored = slot
-                        .stored
-                        .clone()
-                        .filter(|stored| !stored.record.names(subject));
-                    let pending = self.pending_of_others(*address, subject);
-                    let left = stored.is_some() || pending.is_some();
-                    self.set_slot(*address, left.then_some(Slot { stored, pending }), now);
+                    self.set_slot(*address, Some(slot), now);
                 }
+                continue;
             }
+            // A reservation's last word is never "none": this one was given back. Where a watch was faster to
+            // say so, the address may be somebody else's already.
+            let subject = &plan.subject.uid;
+            let Some(slot) = self.slots.get(address) else {
+                continue;
+            };
+            let stored = slot
+                .stored
+                .clone()
+                .filter(|stored| !stored.record.names(subject));
+            let pending = self.pending_of_others(*address, subject);
+            let left = stored.is_some() || pending.is_some();
+            self.set_slot(*address, left.then_some(Slot { stored, pending }), now);
         }
         if end.outcome != Outcome::Done {
             for reservation in &plan.reserve {
@@ -384,8 +381,7 @@ impl Index {
     /// What a plan for another Service is about to make of an address.
     fn pending_of_others(&self, address: IpAddr, subject: &Uid) -> Option<Box<Record>> {
         let pending = self.slots.get(&address)?.pending.as_ref()?;
-        let newest = pending.entries.iter().any(|entry| entry.uid == *subject);
-        (!newest).then(|| pending.clone())
+        (!pending.names(subject)).then(|| pending.clone())
     }
 
     fn published(

@@ -22,6 +22,8 @@ enum Name {
     Bgp,
     /// Take-over of addresses on a LAN, beside keepalived.
     Layer2,
+    /// What users lose when machines and processes of a whole cluster fail: the failure table.
+    Cluster,
 }
 
 /// What a benchmark is made of. Another one is an arm of [`Name::plan`].
@@ -92,6 +94,13 @@ impl Name {
                     "rss MB",
                 ],
             },
+            Self::Cluster => Plan {
+                program: "bench-cluster",
+                tier: "cluster",
+                parts: &["all"],
+                binaries: &[("openelb-tests", "openelb-answer")],
+                figures: &[],
+            },
         }
     }
 }
@@ -147,6 +156,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             return Err(error).with_context(|| format!("cannot replace {}", file.display()));
         }
         _ => {}
+    }
+    if args.name == Name::Cluster {
+        crate::image::released()?;
     }
     say(&format!(
         "building {} in the release profile (some minutes where something changed)",

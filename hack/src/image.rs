@@ -137,9 +137,21 @@ pub(crate) struct Args {
 /// # Errors
 /// As [`run`].
 pub(crate) fn for_the_lab() -> Result<()> {
+    all(Profile::Lab)
+}
+
+/// Builds all images as they are released.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn released() -> Result<()> {
+    all(Profile::Release)
+}
+
+fn all(profile: Profile) -> Result<()> {
     run(&Args {
         components: Vec::new(),
-        profile: Profile::Lab,
+        profile,
         arch: Arch::X86_64,
         repository: REPOSITORY.to_owned(),
         tag: None,

@@ -76,6 +76,6 @@ pub use namespace::{KernelNeighbor, KernelRoute, Namespace};
 pub use network::{Host, Network};
 pub use prober::{Prober, Target, Traffic};
 pub use process::{Process, Program};
-pub use scenario::{inside, scenario, story};
+pub use scenario::{inside, scenario, story, world_of_program};
 pub use tools::{binary, tool};
 pub use wait::{Deadline, eventually};

@@ -8,6 +8,7 @@
 //! [`story`] does the same without namespaces, for what needs none: so that it is known outside how the test ended when
 //! it is decided whether its folder is kept.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -51,7 +52,7 @@ where
     let outcome = if std::env::var_os(INSIDE).is_some() {
         tell(story)
     } else {
-        outside(&test_name::<S>(), true)
+        outside(&Run::test::<S>(), true)
     };
     if let Err(error) = outcome {
         panic!("{error:?}");
@@ -75,10 +76,26 @@ where
     let outcome = if inside().is_some() {
         tell(story)
     } else {
-        outside(&test_name::<S>(), false)
+        outside(&Run::test::<S>(), false)
     };
     if let Err(error) = outcome {
         panic!("{error:?}");
+    }
+}
+
+/// Tells a program's own story in a world of its own, where the program runs again with the same arguments: call it as
+/// the whole body of `main`. What the story prints is indented as a test's is.
+///
+/// # Errors
+/// The story failed, or the world cannot be made (it needs root).
+pub fn world_of_program<S>(story: S) -> Result<()>
+where
+    S: AsyncFnOnce() -> Result<()>,
+{
+    if inside().is_some() {
+        tell(story)
+    } else {
+        outside(&Run::program(), true)
     }
 }
 
@@ -142,8 +159,37 @@ pub(crate) fn stay() {
     });
 }
 
-/// Runs this program again for one test, in a private world or not.
-fn outside(test: &str, private: bool) -> Result<()> {
+/// How this program runs again.
+struct Run {
+    arguments: Vec<OsString>,
+    /// The test that must run then, in a test program.
+    test: Option<String>,
+}
+
+impl Run {
+    fn test<S>() -> Self {
+        let test = test_name::<S>();
+        let arguments = ["--exact", &test, "--nocapture", "--test-threads=1"];
+        Self {
+            arguments: arguments.map(OsString::from).to_vec(),
+            test: Some(test),
+        }
+    }
+
+    fn program() -> Self {
+        Self {
+            arguments: std::env::args_os().skip(1).collect(),
+            test: None,
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.test.as_deref().unwrap_or("the story")
+    }
+}
+
+/// Runs this program again, in a private world or not.
+fn outside(run: &Run, private: bool) -> Result<()> {
     if private && !nix::unistd::geteuid().is_root() {
         anyhow::bail!(
             "a world needs root: run the tests as root (they touch nothing outside their namespaces)"
@@ -161,7 +207,7 @@ fn outside(test: &str, private: bool) -> Result<()> {
     }
     let mut world = command
         .arg(program)
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .args(&run.arguments)
         .env(if private { INSIDE } else { STORY }, folder.path())
         .env("TMPDIR", folder.path())
         .stdin(Stdio::null())
@@ -180,7 +226,7 @@ fn outside(test: &str, private: bool) -> Result<()> {
         );
         eprintln!("world: and a host of it with `ip netns exec n1 bash`");
     }
-    let mut ran = false;
+    let mut ran = run.test.is_none();
     if let Some(output) = world.stdout.take() {
         for line in BufReader::new(output).split(b'\n') {
             let line = String::from_utf8_lossy(&line?).into_owned();
@@ -189,6 +235,7 @@ fn outside(test: &str, private: bool) -> Result<()> {
         }
     }
     let status = world.wait()?;
+    let test = run.name();
     if !ran {
         folder.keep();
         anyhow::bail!("the world did not run {test}: {status}");

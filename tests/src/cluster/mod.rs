@@ -267,6 +267,27 @@ impl Cluster {
             .map(drop)
     }
 
+    /// Takes a node out of the cluster for good: its power is cut, and its Node deleted.
+    ///
+    /// # Errors
+    /// There is no such node, or the API server does not delete it.
+    pub async fn remove_node(&self, name: &str) -> Result<()> {
+        self.node(name)?.power_off().await?;
+        self.kubectl(&["delete", "node", name]).await.map(drop)
+    }
+
+    /// Lets a machine that was removed join as a new node, and waits until it is `Ready`.
+    ///
+    /// # Errors
+    /// There is no such machine, or it does not get ready in time.
+    pub async fn add_node(&self, name: &str) -> Result<()> {
+        let index = self.nodes.iter().position(|node| node.name() == name);
+        let index = index.with_context(|| format!("there is no machine {name}"))?;
+        announce_node(&self.control, name, index + 1).await?;
+        self.node(name)?.power_on().await?;
+        self.ready().await
+    }
+
     /// The nodes.
     #[must_use]
     pub fn nodes(&self) -> &[Node] {

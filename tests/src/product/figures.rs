@@ -53,6 +53,25 @@ pub fn read(file: &Path) -> Result<Vec<Measurement>> {
         .collect()
 }
 
+/// What this machine is: its processor, how many of them, and how much memory.
+#[must_use]
+pub fn machine() -> String {
+    let field = |file: &str, name: &str| {
+        let text = std::fs::read_to_string(file).ok()?;
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let processor = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned());
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = field("/proc/meminfo", "MemTotal")
+        .and_then(|text| text.split(' ').next()?.parse::<u64>().ok())
+        .unwrap_or(0);
+    format!(
+        "a machine with {count} processors ({processor}) and {} GiB of memory that runs all of it, nodes, routers and clients",
+        memory.div_ceil(1024 * 1024)
+    )
+}
+
 /// The page: a row per fault in the order of first measurement; `machine` says where it was measured.
 #[must_use]
 pub fn page(measurements: &[Measurement], machine: &str) -> String {
@@ -82,7 +101,9 @@ pub fn page(measurements: &[Measurement], machine: &str) -> String {
     text
 }
 
-fn rows(measurements: &[Measurement]) -> Vec<(&str, Vec<&Measurement>)> {
+/// The measurements of each fault, in the order of first measurement.
+#[must_use]
+pub fn rows(measurements: &[Measurement]) -> Vec<(&str, Vec<&Measurement>)> {
     let mut order: Vec<&str> = Vec::new();
     let mut of: BTreeMap<&str, Vec<&Measurement>> = BTreeMap::new();
     for measurement in measurements {
@@ -98,8 +119,8 @@ fn rows(measurements: &[Measurement]) -> Vec<(&str, Vec<&Measurement>)> {
         .collect()
 }
 
-/// The middle of `values`, the mean of the two middles of an even number, 0 of none.
-fn median(values: &mut [f64]) -> f64 {
+/// The middle of `values`, the mean of the two middles of an even number, 0 of none; sorts them.
+pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
     let upper = values.get(half).copied().unwrap_or(0.0);

@@ -5,6 +5,7 @@
 
 pub mod figures;
 mod on_cluster;
+pub mod page;
 
 pub use on_cluster::{Loss, Product};
 

@@ -1,0 +1,395 @@
+//! A user's way from the first pool to a dual-stack cluster with shared and moved addresses, with kube-proxy in nftables
+//! mode; and an API server that is away for two minutes while a node dies.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, ensure};
+use openelb_tests::cluster::{Cluster, ProxyMode};
+use openelb_tests::product::Product;
+use openelb_tests::{Deadline, eventually, scenario};
+
+const ALL: [&str; 3] = ["n1", "n2", "n3"];
+
+/// One cluster serves all of these.
+#[test]
+fn from_the_first_pool_to_a_dual_stack_cluster() {
+    scenario(async || -> Result<()> {
+        let cluster = Cluster::config(3)
+            .proxy(ProxyMode::Nftables)
+            .start()
+            .await?;
+        let product = Product::new(&cluster).await?;
+        product.install(&[]).await?;
+        the_tutorial(&product).await?;
+        let [four, six] = a_service_has_an_address_of_each_family(&product).await?;
+        a_service_of_one_family_gets_no_other(&product).await?;
+        the_lan_knows_both_families(&product).await?;
+        two_services_share_an_address(&product, four).await?;
+        a_pool_moves_from_the_lan_to_bgp(&product).await?;
+        a_pool_grows_and_shrinks_around_its_users(&product, six).await?;
+        the_api_server_is_away_for_two_minutes(&product, [four, six]).await
+    });
+}
+
+/// OpenELB's own tutorial for BGP mode: each step as it is written there, with what its reader should see.
+async fn the_tutorial(product: &Product<'_>) -> Result<()> {
+    let user = product.user();
+    product
+        .cluster()
+        .apply(
+            r"
+apiVersion: network.kubesphere.io/v1alpha2
+kind: BgpConf
+metadata: {name: default}
+spec: {as: 65001, listenPort: 17900, routerId: 10.0.0.11}
+---
+apiVersion: network.kubesphere.io/v1alpha2
+kind: BgpPeer
+metadata: {name: bgp-peer}
+spec:
+  conf: {peerAs: 65000, neighborAddress: 10.0.0.1}
+  bfd: {enabled: true, transmitInterval: 100, receiveInterval: 100}
+---
+apiVersion: network.kubesphere.io/v1alpha2
+kind: Eip
+metadata: {name: bgp-eip}
+spec: {address: 203.0.113.2-203.0.113.10}
+",
+        )
+        .await?;
+    user.apply("config/samples/web.yaml").await?;
+    user.rolled_out("default", "deployment/web").await?;
+    product
+        .cluster()
+        .apply(
+            r"
+apiVersion: v1
+kind: Service
+metadata:
+  name: bgp-svc
+  annotations:
+    lb.kubesphere.io/v1alpha1: openelb
+    protocol.openelb.kubesphere.io/v1alpha1: bgp
+    eip.openelb.kubesphere.io/v1alpha2: bgp-eip
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Cluster
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+",
+        )
+        .await?;
+    let address = product.address("bgp-svc").await?;
+    ensure!(
+        address == IpAddr::from([203, 0, 113, 2]),
+        "the first address of the pool is given, not {address}"
+    );
+    product.leads_to(address, &ALL).await?;
+    answers(product, address, 80).await?;
+    field_becomes(product, &["eip", "bgp-eip"], ".status.usage", "1").await?;
+
+    // Any node passes connections on to the one pod that is left.
+    user.kubectl(&["scale", "deployment/web", "--replicas=1"])
+        .await?;
+    user.rolled_out("default", "deployment/web").await?;
+    product.leads_to(address, &ALL).await?;
+    answers(product, address, 80).await?;
+    user.kubectl(&["scale", "deployment/web", "--replicas=6"])
+        .await?;
+    user.rolled_out("default", "deployment/web").await?;
+
+    user.kubectl(&["delete", "service", "bgp-svc"]).await?;
+    product.leads_to(address, &[]).await?;
+    field_becomes(product, &["eip", "bgp-eip"], ".status.usage", "").await?;
+    user.kubectl(&["delete", "eip", "bgp-eip"]).await.map(drop)
+}
+
+async fn a_service_has_an_address_of_each_family(product: &Product<'_>) -> Result<[IpAddr; 2]> {
+    product
+        .cluster()
+        .apply(
+            r"
+apiVersion: network.kubesphere.io/v1alpha2
+kind: Eip
+metadata: {name: both}
+spec: {address: '203.0.113.128/28,2001:db8:100::/120', protocol: bgp}
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: web-both
+  annotations:
+    lb.kubesphere.io/v1alpha1: openelb
+    eip.openelb.kubesphere.io/v1alpha2: both
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Local
+  ipFamilyPolicy: RequireDualStack
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+",
+        )
+        .await?;
+    let addresses = two(product, "web-both").await?;
+    let client = product.cluster().network().client();
+    for address in addresses {
+        product.leads_to(address, &ALL).await?;
+        let mut prober = product.traffic(client, address).await?;
+        prober.answered(200).await?;
+        let report = prober.stop().await?;
+        ensure!(report.gap().is_zero(), "{address}: {report}");
+        ensure!(
+            report.by_node().len() == 3,
+            "{address}: {:?}",
+            report.by_node()
+        );
+        ensure!(report.kept_client(), "{address}: {report}");
+    }
+    Ok(addresses)
+}
+
+async fn a_service_of_one_family_gets_no_other(product: &Product<'_>) -> Result<()> {
+    product
+        .cluster()
+        .apply(
+            r"
+apiVersion: v1
+kind: Service
+metadata:
+  name: web-six
+  annotations:
+    lb.kubesphere.io/v1alpha1: openelb
+    eip.openelb.kubesphere.io/v1alpha2: both
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Cluster
+  ipFamilyPolicy: SingleStack
+  ipFamilies: [IPv6]
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+",
+        )
+        .await?;
+    let addresses = product.user().addresses("default", "web-six", 1).await?;
+    let [address] = addresses.as_slice() else {
+        anyhow::bail!("one address, not {addresses:?}");
+    };
+    ensure!(address.is_ipv6(), "{address}");
+    product.leads_to(*address, &ALL).await?;
+    answers(product, *address, 80).await
+}
+
+async fn the_lan_knows_both_families(product: &Product<'_>) -> Result<()> {
+    product
+        .cluster()
+        .apply(
+            r"
+apiVersion: network.kubesphere.io/v1alpha2
+kind: Eip
+metadata: {name: lan}
+spec: {address: '10.0.0.100-10.0.0.109,fd00:10::1:0-fd00:10::1:ff', protocol: layer2}
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: web-lan
+  annotations:
+    lb.kubesphere.io/v1alpha1: openelb
+    eip.openelb.kubesphere.io/v1alpha2: lan
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Local
+  ipFamilyPolicy: RequireDualStack
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+",
+        )
+        .await?;
+    let client = product.cluster().network().lan_client();
+    for address in two(product, "web-lan").await? {
+        let leader = product.answerer(address).await?;
+        let mut prober = product.traffic(client, address).await?;
+        prober.answered(100).await?;
+        let report = prober.stop().await?;
+        ensure!(report.gap().is_zero(), "{address}: {report}");
+        ensure!(
+            report.by_node().keys().eq([&leader]),
+            "{leader} answers, but pods of {:?} did",
+            report.by_node()
+        );
+        ensure!(report.kept_client(), "{address}: {report}");
+    }
+    Ok(())
+}
+
+/// Another Service takes other ports of the same address, and a third that wants a port in use is told who has it.
+async fn two_services_share_an_address(product: &Product<'_>, address: IpAddr) -> Result<()> {
+    let sharing = |name: &str, port: u16| {
+        format!(
+            r"
+apiVersion: v1
+kind: Service
+metadata:
+  name: {name}
+  annotations:
+    lb.kubesphere.io/v1alpha1: openelb
+    eip.openelb.kubesphere.io/v1alpha2: both
+    eip.openelb.kubesphere.io/v1alpha1: {address}
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Local
+  selector: {{app: web}}
+  ports: [{{name: http, port: {port}, targetPort: 8080}}]
+"
+        )
+    };
+    product.cluster().apply(&sharing("web-8081", 8081)).await?;
+    ensure!(product.address("web-8081").await? == address);
+    product.leads_to(address, &ALL).await?;
+    answers(product, address, 80).await?;
+    answers(product, address, 8081).await?;
+    let refused = product.cluster().apply(&sharing("web-again", 80)).await;
+    let told = refused.err().context("port 80 was given twice")?;
+    let told = format!("{told:#}");
+    ensure!(told.contains("default/web-both"), "{told}");
+    product
+        .user()
+        .kubectl(&["delete", "service", "web-8081"])
+        .await?;
+    product.leads_to(address, &ALL).await
+}
+
+/// A pool's protocol changes while Services use it: they keep their addresses, and routers learn them instead.
+async fn a_pool_moves_from_the_lan_to_bgp(product: &Product<'_>) -> Result<()> {
+    let before = two(product, "web-lan").await?;
+    let to = |protocol: &str| format!(r#"--patch={{"spec":{{"protocol":"{protocol}"}}}}"#);
+    let user = product.user();
+    user.kubectl(&["patch", "eip", "lan", "--type=merge", &to("bgp")])
+        .await?;
+    for address in before {
+        product.leads_to(address, &ALL).await?;
+    }
+    let lan = product.cluster().network().lan_client();
+    let asked = before[0].to_string();
+    eventually(
+        "silence on the LAN",
+        Deadline::LONG,
+        async || -> Result<()> {
+            let answer = lan
+                .namespace()
+                .run(&["arping", "-c", "1", "-w", "1", "-I", lan.interface, &asked])
+                .await;
+            ensure!(answer.is_err(), "somebody answers: {answer:?}");
+            Ok(())
+        },
+    )
+    .await?;
+    user.kubectl(&["patch", "eip", "lan", "--type=merge", &to("layer2")])
+        .await?;
+    for address in before {
+        product.leads_to(address, &[]).await?;
+        product.answerer(address).await?;
+    }
+    ensure!(two(product, "web-lan").await? == before, "addresses moved");
+    Ok(())
+}
+
+/// A pool may lose what nobody uses; what a Service holds stays, and the message says who holds it.
+async fn a_pool_grows_and_shrinks_around_its_users(
+    product: &Product<'_>,
+    six: IpAddr,
+) -> Result<()> {
+    let user = product.user();
+    let to = |address: &str| format!(r#"--patch={{"spec":{{"address":"{address}"}}}}"#);
+    let patch = async |address: &str| {
+        user.kubectl(&["patch", "eip", "both", "--type=merge", &to(address)])
+            .await
+    };
+    patch("203.0.113.128/27,2001:db8:100::/112").await?;
+    field_becomes(product, &["eip", "both"], ".status.poolSize", "65568").await?;
+    patch("203.0.113.128/29,2001:db8:100::/120").await?;
+    field_becomes(product, &["eip", "both"], ".status.poolSize", "264").await?;
+    let refused = patch("203.0.113.128/29").await;
+    let told = format!("{:#}", refused.err().context("an address in use fell out")?);
+    ensure!(
+        told.contains(&six.to_string()) && told.contains("default/web-both"),
+        "{told}"
+    );
+    Ok(())
+}
+
+async fn the_api_server_is_away_for_two_minutes(
+    product: &Product<'_>,
+    [four, six]: [IpAddr; 2],
+) -> Result<()> {
+    let cluster = product.cluster();
+    let api_server = cluster.control().api_server();
+    product.watched_by_bfd().await?;
+    api_server.kill().await;
+    let loss = product
+        .under_traffic(
+            "a node loses power while the API server is down (BFD 3 × 100 ms)",
+            (cluster.network().client(), four),
+            async || cluster.node("n3")?.power_off().await,
+            async || product.leads_to(six, &["n1", "n2"]).await,
+        )
+        .await?;
+    println!("lost with the node: {loss:?}");
+    let mut prober = product.traffic(cluster.network().client(), four).await?;
+    // A hundred a second, for two minutes.
+    for _ in 0..12 {
+        prober.answered(1_000).await?;
+    }
+    let report = prober.stop().await?;
+    ensure!(report.gap().is_zero(), "{report}");
+    api_server.restart().await?;
+    cluster.control().ready().await?;
+    cluster.node("n3")?.power_on().await?;
+    cluster.ready().await?;
+    product.leads_to(four, &ALL).await?;
+    product.leads_to(six, &ALL).await?;
+    ensure!(two(product, "web-both").await? == [four, six]);
+    Ok(())
+}
+
+/// The two addresses of a Service, v4 first.
+async fn two(product: &Product<'_>, service: &str) -> Result<[IpAddr; 2]> {
+    let mut addresses = product.user().addresses("default", service, 2).await?;
+    addresses.sort();
+    let two = <[IpAddr; 2]>::try_from(addresses);
+    let two = two.map_err(|addresses| anyhow::anyhow!("two addresses, not {addresses:?}"))?;
+    ensure!(two[0].is_ipv4() && two[1].is_ipv6(), "{two:?}");
+    Ok(two)
+}
+
+/// Somebody answers HTTP there, as the client behind the router sees it.
+async fn answers(product: &Product<'_>, address: IpAddr, port: u16) -> Result<()> {
+    let url = format!("http://{}/", std::net::SocketAddr::new(address, port));
+    let client = product.cluster().network().client().namespace();
+    eventually(&url, Deadline::LONG, async || {
+        client
+            .run(&["curl", "--silent", "--fail", "--max-time", "1", &url])
+            .await
+            .map(drop)
+    })
+    .await
+}
+
+async fn field_becomes(
+    product: &Product<'_>,
+    object: &[&str],
+    field: &str,
+    wanted: &str,
+) -> Result<()> {
+    let path = format!("--output=jsonpath={{{field}}}");
+    let mut args = vec!["get"];
+    args.extend(object);
+    args.push(&path);
+    let what = format!("{field} of {}", object.join(" "));
+    eventually(&what, Deadline::LONG, async || {
+        let seen = product.user().kubectl(&args).await?;
+        ensure!(seen == wanted, "{seen:?}, not {wanted:?}");
+        anyhow::Ok(())
+    })
+    .await
+}

@@ -14,8 +14,9 @@ use super::{Counts, Outcome, Probe, Target, Traffic};
 
 /// How often a new probe starts.
 const EVERY: Duration = Duration::from_millis(10);
-/// How long a probe waits before it counts as lost.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// How long a probe waits before it counts as lost. The kernel repeats a SYN after a second: what is answered sooner was
+/// slow, on a busy machine, and nothing of it was lost.
+const PATIENCE: Duration = Duration::from_millis(900);
 /// How often a long-lived connection says something.
 const BEAT: Duration = Duration::from_millis(50);
 /// After so many lost beats in a row a long-lived connection is given up.

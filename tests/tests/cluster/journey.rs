@@ -100,7 +100,7 @@ spec:
 
     user.kubectl(&["delete", "service", "bgp-svc"]).await?;
     product.leads_to(address, &[]).await?;
-    field_becomes(product, &["eip", "bgp-eip"], ".status.usage", "").await?;
+    field_becomes(product, &["eip", "bgp-eip"], ".status.usage", "0").await?;
     user.kubectl(&["delete", "eip", "bgp-eip"]).await.map(drop)
 }
 

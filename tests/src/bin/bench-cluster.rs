@@ -252,7 +252,18 @@ impl Bench<'_> {
         )
         .await?;
         user.kubectl(&["uncordon", node]).await?;
-        user.kubectl(&["rollout", "restart", "deployment/web"])
+        // Old pods count when new ones are spread: all are made anew, one for each node.
+        user.kubectl(&["scale", "deployment/web", "--replicas=0"])
+            .await?;
+        let gone = [
+            "wait",
+            "--for=delete",
+            "pod",
+            "--selector=app=web",
+            "--timeout=100s",
+        ];
+        user.kubectl(&gone).await?;
+        user.kubectl(&["scale", "deployment/web", "--replicas=3"])
             .await?;
         user.rolled_out("default", "deployment/web").await?;
         self.all_is_well().await

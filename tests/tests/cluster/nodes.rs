@@ -307,10 +307,21 @@ async fn kill_all(product: &Product<'_>, component: &str) -> Result<()> {
     Ok(())
 }
 
-/// The scheduler does not move pods to a node that comes back: new ones find all nodes.
+/// The scheduler does not move pods to a node that comes back, and counts old pods when it spreads new ones: all are made
+/// anew, one for each node.
 async fn spread_pods_again(product: &Product<'_>) -> Result<()> {
     let user = product.user();
-    user.kubectl(&["rollout", "restart", "deployment/web"])
+    user.kubectl(&["scale", "deployment/web", "--replicas=0"])
+        .await?;
+    user.kubectl(&[
+        "wait",
+        "--for=delete",
+        "pod",
+        "--selector=app=web",
+        "--timeout=100s",
+    ])
+    .await?;
+    user.kubectl(&["scale", "deployment/web", "--replicas=3"])
         .await?;
     user.rolled_out("default", "deployment/web").await
 }

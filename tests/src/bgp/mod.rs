@@ -120,7 +120,7 @@ impl Bgp {
             std::fs::create_dir_all(&logs)?;
             daemon
                 .processes
-                .push(daemon.namespace.program(program).start(&logs)?);
+                .push(daemon.namespace.program(program.first()).start(&logs)?);
             daemon.serves(position).await?;
         }
         daemon.ready().await?;

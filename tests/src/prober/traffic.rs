@@ -19,6 +19,8 @@ const EVERY: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_millis(900);
 /// How often a long-lived connection says something.
 const BEAT: Duration = Duration::from_millis(50);
+/// How long something that was said on a long-lived connection waits for its echo.
+const BEAT_PATIENCE: Duration = Duration::from_millis(250);
 /// After so many lost beats in a row a long-lived connection is given up.
 const GIVE_UP: u32 = 4;
 
@@ -177,7 +179,7 @@ async fn hold(notes: &Notes) -> Ended {
             return Ended::Broken(error);
         }
         while missing > 0 {
-            match timeout(PATIENCE, stream.read(&mut echo)).await {
+            match timeout(BEAT_PATIENCE, stream.read(&mut echo)).await {
                 Ok(Ok(0)) => return Ended::Broken(ErrorKind::UnexpectedEof.into()),
                 Ok(Ok(length)) => missing = missing.saturating_sub(length),
                 Ok(Err(error)) => return Ended::Broken(error),

@@ -104,7 +104,15 @@ spec:
     user.kubectl(&["delete", "eip", "bgp-eip"]).await.map(drop)
 }
 
+/// The session carries both families from then on.
 async fn a_service_has_an_address_of_each_family(product: &Product<'_>) -> Result<[IpAddr; 2]> {
+    let families = r#"--patch={"spec":{"afiSafis":[
+        {"config":{"family":{"afi":"AFI_IP","safi":"SAFI_UNICAST"}}},
+        {"config":{"family":{"afi":"AFI_IP6","safi":"SAFI_UNICAST"}}}]}}"#;
+    product
+        .user()
+        .kubectl(&["patch", "bgppeer", "bgp-peer", "--type=merge", families])
+        .await?;
     product
         .cluster()
         .apply(

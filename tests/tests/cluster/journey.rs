@@ -24,7 +24,7 @@ fn from_the_first_pool_to_a_dual_stack_cluster() {
         let [four, six] = a_service_has_an_address_of_each_family(&product).await?;
         a_service_of_one_family_gets_no_other(&product).await?;
         the_lan_knows_both_families(&product).await?;
-        two_services_share_an_address(&product, four).await?;
+        two_services_share_an_address(&product, [four, six]).await?;
         a_pool_moves_from_the_lan_to_bgp(&product).await?;
         a_pool_grows_and_shrinks_around_its_users(&product, six).await?;
         the_api_server_is_away_for_two_minutes(&product, [four, six]).await
@@ -230,8 +230,17 @@ spec:
     Ok(())
 }
 
-/// Another Service takes other ports of the same address, and a third that wants a port in use is told who has it.
-async fn two_services_share_an_address(product: &Product<'_>, address: IpAddr) -> Result<()> {
+/// A Service that names its address allows others that name it too, on other ports; one that wants a port in use is told
+/// who has it.
+async fn two_services_share_an_address(
+    product: &Product<'_>,
+    [address, six]: [IpAddr; 2],
+) -> Result<()> {
+    let name = format!("eip.openelb.kubesphere.io/v1alpha1={address},{six}");
+    product
+        .user()
+        .kubectl(&["annotate", "service", "web-both", &name])
+        .await?;
     let sharing = |name: &str, port: u16| {
         format!(
             r"

@@ -319,7 +319,7 @@ fn measured(fault: &str, loss: &Loss) -> Result<Measurement> {
 
 /// A row of `hack/bench`'s table.
 #[derive(Serialize)]
-struct Figure {
+struct Row {
     figure: String,
     unit: &'static str,
     n: usize,
@@ -331,14 +331,14 @@ struct Figure {
     ratio: Option<f64>,
 }
 
-fn table(seen: &[Measurement]) -> Vec<Figure> {
+fn table(seen: &[Measurement]) -> Vec<Row> {
     figures::rows(seen)
         .into_iter()
         .map(|(fault, runs)| {
             let mut troubles: Vec<f64> = runs.iter().map(|run| run.trouble_ms).collect();
             let median = figures::median(&mut troubles);
             let max = troubles.last().copied().unwrap_or(0.0);
-            Figure {
+            Row {
                 figure: fault.to_owned(),
                 unit: "ms",
                 n: troubles.len(),

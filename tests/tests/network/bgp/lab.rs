@@ -241,6 +241,17 @@ impl Version {
             control_socket: true,
         }
     }
+
+    /// A newer one, which is unpacked where it can be had; the reason where it cannot.
+    pub(super) fn newer() -> Result<Self> {
+        let script = openelb_tests::product::repository().join("hack/tools/newer-frr");
+        let folder = PathBuf::from(command(&script.to_string_lossy())?.trim());
+        Ok(Self {
+            daemons: folder.join("run"),
+            vtysh: folder.join("run/vtysh"),
+            control_socket: false,
+        })
+    }
 }
 
 /// FRR, asked through vtysh.

@@ -102,3 +102,18 @@ fn the_frr_that_is_installed() {
         story(&lab, &Version::installed()).await
     });
 }
+
+#[test]
+fn a_newer_frr_where_it_can_be_had() {
+    // Outside of the namespace, which reaches no mirror.
+    let version = match Version::newer() {
+        Ok(version) => version,
+        Err(error) => {
+            println!("no newer FRR: {error:#}");
+            return;
+        }
+    };
+    run("versions::a_newer_frr_where_it_can_be_had", async |lab| {
+        story(&lab, &version).await
+    });
+}

@@ -7,6 +7,7 @@
 
 mod bgp;
 mod bgp_host;
+mod bgp_objects;
 mod bgp_stop;
 mod layer2;
 mod stage;

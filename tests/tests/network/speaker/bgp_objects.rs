@@ -1,0 +1,115 @@
+//! What the objects ask for: families, passwords, selectors.
+
+use std::net::IpAddr;
+
+use anyhow::{Result, ensure};
+use ipnet::IpNet;
+use openelb_tests::bgp::Software;
+use openelb_tests::{Deadline, eventually, scenario};
+use serde_json::{Value, json};
+
+use super::bgp::{NODES, behind, objects, peer_spec, prefix, router};
+use super::stage::Stage;
+
+const SIX: &str = "2001:db8:5::1";
+
+/// Waits until the status of the BgpPeer shows this for n1.
+async fn says(stage: &Stage, what: &str, good: impl Fn(&Value) -> bool) -> Result<()> {
+    eventually(what, Deadline::LONG, async || {
+        stage.check()?;
+        let text = stage
+            .kubectl(&["get", "bgppeer", "router", "-o", "json"])
+            .await?;
+        let peer: Value = serde_json::from_str(&text)?;
+        let entries = &peer["status"]["nodesPeerStatus"];
+        ensure!(good(entries), "{entries}");
+        Ok(())
+    })
+    .await
+}
+
+#[test]
+fn both_families_run_over_one_session_with_a_password_on_the_nodes_that_are_selected() {
+    scenario(async || {
+        let mut stage = Stage::start(2).await?;
+        let daemon = router(&stage, Software::Frr, |peer| peer.password("hush")).await?;
+        let mut peer = peer_spec(&stage);
+        peer["passwordSecretRef"] = json!({"name": "router-password"});
+        peer["nodeSelector"] = json!({"matchLabels": {"uplink": "yes"}});
+        let family =
+            |afi: &str| json!({"config": {"family": {"afi": afi, "safi": "SAFI_UNICAST"}}});
+        peer["afiSafis"] = json!([family("AFI_IP"), family("AFI_IP6")]);
+        objects(&stage, &json!({"as": NODES}), &peer).await?;
+        let both = json!({"address": "203.0.113.0/24, 2001:db8:5::/120"});
+        stage.ours("Eip", "pool", &both).await?;
+        stage.service("six", "Cluster", SIX).await?;
+        // An IPv6 address is delivered by IPv6 endpoints.
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "name": "six-1", "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "six"}
+            },
+            "addressType": "IPv6", "ports": [{"port": 80}],
+            "endpoints": [{"addresses": ["fd00:244::1"], "nodeName": "n1", "conditions": {"ready": true}}]
+        });
+        stage.apply(&slice).await?;
+        stage.speak("n1", &[]).await?;
+        stage.speak("n2", &[]).await?;
+
+        // Labels decide, live; and a Secret that is not there yet is named.
+        stage
+            .kubectl(&["label", "node", "n1", "uplink=yes"])
+            .await?;
+        says(&stage, "the missing Secret on n1 alone", |entries| {
+            entries["n1"]["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("no Secret router-password"))
+                && entries["n2"].is_null()
+        })
+        .await?;
+        let secret = |password: &str| {
+            json!({
+                "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
+                "metadata": {"name": "router-password", "namespace": "openelb-system"},
+                "stringData": {"password": password}
+            })
+        };
+        stage.apply(&secret("hush")).await?;
+        behind(&stage, &daemon, &["n1"]).await?;
+        let six: IpNet = IpNet::from(SIX.parse::<IpAddr>()?);
+        let n1 = stage.network.node("n1")?;
+        let own: Vec<IpAddr> = n1.addresses().into_iter().filter(IpAddr::is_ipv6).collect();
+        daemon
+            .routes_become(six, "the IPv6 address behind n1", |routes| {
+                routes.len() == 1 && own.contains(&routes[0].next_hop)
+            })
+            .await?;
+        says(&stage, "an established session", |entries| {
+            entries["n1"]["peerState"]["sessionState"] == "ESTABLISHED"
+        })
+        .await?;
+
+        // The other node joins, and the first leaves.
+        stage
+            .kubectl(&["label", "node", "n2", "uplink=yes"])
+            .await?;
+        behind(&stage, &daemon, &["n1", "n2"]).await?;
+        stage.kubectl(&["label", "node", "n1", "uplink-"]).await?;
+        behind(&stage, &daemon, &["n2"]).await?;
+        daemon
+            .routes_become(six, "the IPv6 address behind n2", |routes| {
+                routes.len() == 1
+            })
+            .await?;
+
+        // Another password on our side is another session, which does not come up.
+        stage.apply(&secret("wrong")).await?;
+        daemon
+            .routes_become(prefix(), "nothing", <[_]>::is_empty)
+            .await?;
+        stage.apply(&secret("hush")).await?;
+        behind(&stage, &daemon, &["n2"]).await?;
+        Ok(())
+    });
+}

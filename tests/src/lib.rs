@@ -49,6 +49,7 @@
 pub mod bgp;
 pub mod cluster;
 pub mod control_plane;
+pub mod figure;
 mod folder;
 pub mod ipam;
 mod janitor;

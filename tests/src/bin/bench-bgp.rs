@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use openelb_bgp::{
     Attributes, BfdConfig, BfdState, PeerConfig, RemoteAs, RouteSet, SessionState, Speaker,
     SpeakerConfig,
 };
-use serde_json::{Value, json};
+use openelb_tests::figure::{self, Figure};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -52,18 +53,17 @@ fn main() -> Result<()> {
         ["announce-one"] => runtime.block_on(announce_one()),
         ["--json", file] => {
             let figures = runtime.block_on(all())?;
-            std::fs::write(file, serde_json::to_string_pretty(&figures)?)?;
-            Ok(())
+            figure::write(Some(Path::new(file)), &figures)
         }
         [] => {
-            println!("{:#}", Value::from(runtime.block_on(all())?));
-            Ok(())
+            let figures = runtime.block_on(all())?;
+            figure::write(None, &figures)
         }
         _ => bail!("usage: bench-bgp [--json FILE]"),
     }
 }
 
-async fn all() -> Result<Vec<Value>> {
+async fn all() -> Result<Vec<Figure>> {
     shell(
         "ip link set lo up; mkdir -p /run/netns; mount -t tmpfs tmpfs /run/netns
          ip netns add router
@@ -78,41 +78,28 @@ async fn all() -> Result<Vec<Value>> {
         ours.push(routes(Who::Us).await?);
         theirs.push(routes(Who::Bird).await?);
     }
-    figures.push(figure("routes 10,000 ms", "ms", ours, theirs));
+    figures.push(beside_bird("routes 10,000 ms", "ms", ours, theirs)?);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..5 {
         ours.push(peers(Who::Us).await?.0);
         theirs.push(peers(Who::Bird).await?.0);
     }
-    figures.push(figure("100 peers ms", "ms", ours, theirs));
+    figures.push(beside_bird("100 peers ms", "ms", ours, theirs)?);
     let ours = vec![memory(Who::Us).await?];
     let theirs = vec![memory(Who::Bird).await?];
-    figures.push(figure("rss MB", "MB", ours, theirs));
+    figures.push(beside_bird("rss MB", "MB", ours, theirs)?);
     let (ours, theirs) = killed().await?;
-    figures.push(figure("killed ms", "ms", ours, theirs));
+    figures.push(beside_bird("killed ms", "ms", ours, theirs)?);
     for ms in [50, 100] {
         let (ours, theirs) = detection(ms).await?;
-        figures.push(figure(&format!("bfd 3x{ms} ms"), "ms", ours, theirs));
+        figures.push(beside_bird(&format!("bfd 3x{ms} ms"), "ms", ours, theirs)?);
     }
     Ok(figures)
 }
 
-fn figure(name: &str, unit: &str, mut ours: Vec<f64>, mut theirs: Vec<f64>) -> Value {
-    ours.sort_by(f64::total_cmp);
-    theirs.sort_by(f64::total_cmp);
-    let at = |all: &[f64], part: usize| all.get((all.len() - 1) * part / 100).copied();
-    let (median, other) = (at(&ours, 50), at(&theirs, 50));
-    json!({
-        "figure": name,
-        "unit": unit,
-        "n": ours.len(),
-        "min": at(&ours, 0),
-        "median": median,
-        "p99": at(&ours, 99),
-        "max": at(&ours, 100),
-        "reference": other.map(|other| format!("BIRD {other:.2}")),
-        "ratio": median.zip(other).map(|(median, other)| median / other),
-    })
+/// A figure of ours beside BIRD's.
+fn beside_bird(name: &str, unit: &str, ours: Vec<f64>, theirs: Vec<f64>) -> Result<Figure> {
+    Ok(Figure::of(name, unit, ours)?.beside("BIRD", &Figure::of(name, unit, theirs)?))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -12,10 +12,10 @@ use clap::Parser;
 use nix::sys::signal::Signal;
 use openelb_tests::bgp::{Bgp, Daemon, Peer, Software};
 use openelb_tests::cluster::{Cluster, NODE_ASN, ROUTER_ASN};
+use openelb_tests::figure::{self, Figure};
 use openelb_tests::product::figures::{self, Measurement};
 use openelb_tests::product::{Loss, NAMESPACE, Product};
 use openelb_tests::{Deadline, eventually};
-use serde::Serialize;
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
@@ -70,11 +70,9 @@ async fn measure(args: &Args) -> Result<()> {
         if let Some(page) = &args.page {
             std::fs::write(page, figures::page(&seen, &figures::machine()))?;
         }
-        if let Some(json) = &args.json {
-            std::fs::write(json, serde_json::to_string_pretty(&table(&seen))?)?;
-        }
     }
-    bench.second.stop().await
+    bench.second.stop().await?;
+    figure::write(args.json.as_deref(), &table(&seen)?)
 }
 
 /// The client on the LAN is a router too, with routes of its own to the addresses that BGP brings, and no BFD.
@@ -317,39 +315,12 @@ fn measured(fault: &str, loss: &Loss) -> Result<Measurement> {
     })
 }
 
-/// A row of `hack/bench`'s table.
-#[derive(Serialize)]
-struct Row {
-    figure: String,
-    unit: &'static str,
-    n: usize,
-    min: f64,
-    median: f64,
-    p99: f64,
-    max: f64,
-    reference: Option<String>,
-    ratio: Option<f64>,
-}
-
-fn table(seen: &[Measurement]) -> Vec<Row> {
+fn table(seen: &[Measurement]) -> Result<Vec<Figure>> {
     figures::rows(seen)
         .into_iter()
         .map(|(fault, runs)| {
-            let mut troubles: Vec<f64> = runs.iter().map(|run| run.trouble_ms).collect();
-            let median = figures::median(&mut troubles);
-            let max = troubles.last().copied().unwrap_or(0.0);
-            Row {
-                figure: fault.to_owned(),
-                unit: "ms",
-                n: troubles.len(),
-                min: troubles.first().copied().unwrap_or(0.0),
-                median,
-                // Of so few runs, the largest.
-                p99: max,
-                max,
-                reference: None,
-                ratio: None,
-            }
+            let troubles: Vec<f64> = runs.iter().map(|run| run.trouble_ms).collect();
+            Figure::of(fault, "ms", troubles)
         })
         .collect()
 }

@@ -14,8 +14,9 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use openelb_api::v1alpha2::{AddressHolder, EipAddress, EipAddressSpec};
 use openelb_tests::Process;
+use openelb_tests::figure::{self, Figure};
 use openelb_tests::ipam::{Bed, addresses, service};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -37,39 +38,33 @@ async fn main() -> Result<()> {
     let bare = measure(Allocator::Bare, count).await?;
     let many = grouped(count);
     let mut figures = vec![
-        figure("one service ms", "ms", &ours.singles, Some(&bare.singles)),
-        figure(
+        beside_bare("one service ms", "ms", &ours.singles, Some(&bare.singles))?,
+        beside_bare(
             &format!("storm {many} lag s"),
             "s",
             &[ours.lag],
             Some(&[bare.lag]),
-        ),
-        figure(
+        )?,
+        beside_bare(
             &format!("storm {many} whole s"),
             "s",
             &[ours.whole],
             Some(&[bare.whole]),
-        ),
-        figure(
+        )?,
+        beside_bare(
             &format!("catch-up {many} per second"),
             "1/s",
             &[ours.catch_up],
             Some(&[bare.catch_up]),
-        ),
+        )?,
     ];
     let restart = format!("restart {many} s");
     figures.extend([
-        figure(&restart, "s", &ours.restart, None),
-        figure("rss MB", "MB", &ours.rss, None),
-        figure("take-over after SIGKILL s", "s", &ours.take_over, None),
+        beside_bare(&restart, "s", &ours.restart, None)?,
+        beside_bare("rss MB", "MB", &ours.rss, None)?,
+        beside_bare("take-over after SIGKILL s", "s", &ours.take_over, None)?,
     ]);
-    let text = serde_json::to_string_pretty(&figures)?;
-    match file {
-        Some(file) => std::fs::write(&file, text)
-            .with_context(|| format!("cannot write {}", file.display()))?,
-        None => println!("{text}"),
-    }
-    Ok(())
+    figure::write(file.as_deref(), &figures)
 }
 
 fn arguments() -> Result<(Option<PathBuf>, usize)> {
@@ -388,20 +383,12 @@ fn resident(pid: i32) -> Result<f64> {
     Ok(kilobytes / 1024.0)
 }
 
-fn figure(name: &str, unit: &str, values: &[f64], reference: Option<&[f64]>) -> Value {
-    let ratio = reference.map(|reference| quantile(values, 0.5) / quantile(reference, 0.5));
-    json!({
-        "figure": name,
-        "unit": unit,
-        "n": values.len(),
-        "min": quantile(values, 0.0),
-        "median": quantile(values, 0.5),
-        "p99": quantile(values, 0.99),
-        "max": quantile(values, 1.0),
-        "reference": reference.map(|reference| {
-            format!("bare client {:.2}, p99 {:.2}", quantile(reference, 0.5), quantile(reference, 0.99))
-        }),
-        "ratio": ratio.filter(|ratio| ratio.is_finite()),
+/// A figure of ours, beside the bare client's where it did the same.
+fn beside_bare(name: &str, unit: &str, ours: &[f64], bare: Option<&[f64]>) -> Result<Figure> {
+    let figure = Figure::of(name, unit, ours)?;
+    Ok(match bare {
+        Some(bare) => figure.beside("bare client", &Figure::of(name, unit, bare)?),
+        None => figure,
     })
 }
 
@@ -411,17 +398,4 @@ fn grouped(number: usize) -> String {
         0 => number.to_string(),
         thousands => format!("{},{:03}", grouped(thousands), number % 1000),
     }
-}
-
-fn quantile(values: &[f64], q: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "an index"
-    )]
-    let at = ((sorted.len().saturating_sub(1)) as f64 * q).round() as usize;
-    sorted.get(at).copied().unwrap_or(0.0)
 }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use openelb_tests::figure::{self, Figure};
 use openelb_tests::speakers::{Prober, Speakers, VIP, tool};
 use openelb_tests::{Deadline, Lan, Process, Program, eventually};
-use serde::Serialize;
 
 const NODES: [&str; 3] = ["alpha", "bravo", "charlie"];
 
@@ -40,66 +40,14 @@ struct Args {
     alone: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Measurement {
-    figure: String,
-    unit: String,
-    n: usize,
-    min: f64,
-    median: f64,
-    p99: f64,
-    max: f64,
-    reference: Option<String>,
-    ratio: Option<f64>,
-}
-
-impl Measurement {
-    fn of(figure: &str, unit: &str, mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        let at = |share: f64| {
-            // The smallest value that at least this share of all do not exceed.
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                clippy::cast_precision_loss
-            )]
-            let rank = (share * values.len() as f64).ceil() as usize;
-            values
-                .get(rank.saturating_sub(1))
-                .copied()
-                .unwrap_or(f64::NAN)
-        };
-        Self {
-            figure: figure.to_owned(),
-            unit: unit.to_owned(),
-            n: values.len(),
-            min: at(0.0),
-            median: at(0.5),
-            p99: at(0.99),
-            max: at(1.0),
-            reference: None,
-            ratio: None,
-        }
-    }
-
-    fn beside(mut self, name: &str, reference: &Self) -> Self {
-        self.reference = Some(format!(
-            "{name}: median {:.1}, max {:.1} {}",
-            reference.median, reference.max, self.unit
-        ));
-        self.ratio = Some(self.median / reference.median).filter(|ratio| ratio.is_finite());
-        self
-    }
-}
-
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
     if let Some(seconds) = args.soak {
         let figures = soak(&args, seconds).await?;
-        write(&args, &figures)?;
+        figure::write(args.json.as_deref(), &figures)?;
         ensure!(
-            figures.iter().all(|figure| figure.max == 0.0),
+            figures.iter().all(|figure| figure.max() == 0.0),
             "a node that lives was taken for dead"
         );
         return Ok(());
@@ -117,17 +65,7 @@ async fn main() -> Result<()> {
     figures.push(planned(&args).await?);
     figures.push(thousand(&args).await?);
     figures.extend(answers(&args).await?);
-    write(&args, &figures)
-}
-
-fn write(args: &Args, figures: &[Measurement]) -> Result<()> {
-    let text = serde_json::to_string_pretty(figures)?;
-    if let Some(file) = &args.json {
-        std::fs::write(file, &text).with_context(|| format!("cannot write {}", file.display()))?;
-    } else {
-        println!("{text}");
-    }
-    Ok(())
+    figure::write(args.json.as_deref(), &figures)
 }
 
 fn others(leader: &str) -> Vec<&'static str> {
@@ -146,7 +84,7 @@ fn wall() -> u64 {
 }
 
 /// The cable of the leader's node is cut behind the switch: no carrier is lost, no word is said.
-async fn silent_deaths(args: &Args) -> Result<Measurement> {
+async fn silent_deaths(args: &Args) -> Result<Figure> {
     let speakers = Speakers::start(&NODES, &["--profile", &args.profile]).await?;
     let mut gaps = Vec::new();
     for run in 0..args.runs {
@@ -163,11 +101,11 @@ async fn silent_deaths(args: &Args) -> Result<Measurement> {
         speakers.lan.mend(&leader)?;
         prober.settled(30, |by| by == leader).await?;
     }
-    Ok(Measurement::of("silent death ms", "ms", gaps))
+    Figure::of("silent death ms", "ms", gaps)
 }
 
 /// From SIGKILL of the leading speaker, whose node lives, to the first datagram that another node answers.
-async fn killed(args: &Args) -> Result<Measurement> {
+async fn killed(args: &Args) -> Result<Figure> {
     let mut speakers = Speakers::start(&NODES, &["--profile", &args.profile]).await?;
     let mut times = Vec::new();
     for _ in 0..args.runs {
@@ -181,7 +119,7 @@ async fn killed(args: &Args) -> Result<Measurement> {
         speakers.speak(&leader, &["--profile", &args.profile])?;
         prober.settled(30, |by| by == leader).await?;
     }
-    Ok(Measurement::of("killed ms", "ms", times))
+    Figure::of("killed ms", "ms", times)
 }
 
 async fn until_moved(prober: &Prober, leader: &str, began: u64) -> Result<f64> {
@@ -195,7 +133,7 @@ async fn until_moved(prober: &Prober, leader: &str, began: u64) -> Result<f64> {
 }
 
 /// Datagrams lost when the leading speaker stops, and when it returns.
-async fn planned(args: &Args) -> Result<Measurement> {
+async fn planned(args: &Args) -> Result<Figure> {
     let mut speakers = Speakers::start(&NODES, &["--profile", &args.profile]).await?;
     let mut lost = Vec::new();
     for _ in 0..args.runs {
@@ -210,11 +148,11 @@ async fn planned(args: &Args) -> Result<Measurement> {
         #[expect(clippy::cast_precision_loss)]
         lost.push(moved.lost as f64);
     }
-    Ok(Measurement::of("planned move lost", "lost", lost))
+    Figure::of("planned move lost", "lost", lost)
 }
 
 /// From the silent death of a node that leads about a thousand addresses to the announcement of the last of them.
-async fn thousand(args: &Args) -> Result<Measurement> {
+async fn thousand(args: &Args) -> Result<Figure> {
     let names = ["alpha", "bravo"];
     let vips = ["--vips", "10.0.128.0/21", "--profile", &args.profile];
     let speakers = Speakers::start(&names, &vips).await?;
@@ -258,7 +196,7 @@ async fn thousand(args: &Args) -> Result<Measurement> {
         speakers.lan.mend("alpha")?;
         speakers.wait_steady(&names).await?;
     }
-    Ok(Measurement::of("take-over 1,000 ms", "ms", times))
+    Figure::of("take-over 1,000 ms", "ms", times)
 }
 
 /// The first announcement of each address by `mac` after `began`, from the lines of tcpdump.
@@ -303,7 +241,7 @@ fn answering(speakers: &Speakers, node: &str) -> Result<usize> {
 }
 
 /// What an answer takes, beside the kernel's own for its own address, and the memory of a speaker.
-async fn answers(args: &Args) -> Result<Vec<Measurement>> {
+async fn answers(args: &Args) -> Result<Vec<Figure>> {
     let vips = [
         "--vips",
         "10.0.100.1,10.0.128.0/19,10.0.192.0/21",
@@ -320,7 +258,7 @@ async fn answers(args: &Args) -> Result<Vec<Measurement>> {
             .lines()
             .map(|line| Ok(line.parse::<f64>()? / 1e3))
             .collect::<Result<Vec<f64>>>()?;
-        took.push(Measurement::of("request to answer us", "us", micros));
+        took.push(Figure::of("request to answer us", "us", micros)?);
     }
     let kernel = took.pop().context("no figure")?;
     let ours = took.pop().context("no figure")?;
@@ -339,12 +277,12 @@ async fn answers(args: &Args) -> Result<Vec<Measurement>> {
         .context("no VmRSS")?;
     Ok(vec![
         ours.beside("the kernel's own address", &kernel),
-        Measurement::of("rss MB", "MB", vec![rss / 1024.0]),
+        Figure::of("rss MB", "MB", [rss / 1024.0])?,
     ])
 }
 
 /// The same silent death under keepalived (VRRP version 3, advertisements every 100 ms).
-async fn keepalived(runs: usize) -> Result<Measurement> {
+async fn keepalived(runs: usize) -> Result<Figure> {
     let lan = Lan::new(&["alpha", "bravo", "charlie", "client"])?;
     let mut processes: Vec<Process> = Vec::new();
     for (n, name) in (1..).zip(NODES) {
@@ -383,11 +321,11 @@ async fn keepalived(runs: usize) -> Result<Measurement> {
         process.check()?;
         process.terminate();
     }
-    Ok(Measurement::of("silent death ms, keepalived", "ms", gaps))
+    Figure::of("silent death ms, keepalived", "ms", gaps)
 }
 
 /// Changes of leader and members lost while nothing dies: under full load of all cores and with frames of the LAN lost.
-async fn soak(args: &Args, seconds: u64) -> Result<Vec<Measurement>> {
+async fn soak(args: &Args, seconds: u64) -> Result<Vec<Figure>> {
     let speakers = Speakers::start(&NODES, &["--profile", &args.profile]).await?;
     let first = speakers.leader(VIP).await?;
     speakers.prober(VIP)?.settled(20, |by| by == first).await?;
@@ -432,11 +370,11 @@ async fn soak(args: &Args, seconds: u64) -> Result<Vec<Measurement>> {
     let figure = |name: &str, count: usize| {
         #[expect(clippy::cast_precision_loss)]
         let count = count as f64;
-        Measurement::of(&format!("{name} in {seconds} s"), "times", vec![count])
+        Figure::of(&format!("{name} in {seconds} s"), "times", [count])
     };
     Ok(vec![
-        figure("leader changes", moves),
-        figure("members lost", after.len() - moves),
+        figure("leader changes", moves)?,
+        figure("members lost", after.len() - moves)?,
     ])
 }
 

@@ -13,9 +13,9 @@ use kube::Api;
 use kube::api::PostParams;
 use openelb_api::v1alpha2::{Eip, EipSpec};
 use openelb_tests::ControlPlane;
+use openelb_tests::figure::{self, Figure};
 use openelb_tests::product::NAMESPACE;
 use openelb_tests::webhook::{Chart, Client, Replica, install_crds};
-use serde::Serialize;
 use serde_json::{Value, json};
 
 /// Eips that a review is compared with.
@@ -29,41 +29,6 @@ const CONNECTIONS: usize = 4;
 const STREAMS: usize = 8;
 /// Where Eips are validated.
 const PATH: &str = "/validate-network-kubesphere-io-v1alpha2-eip?timeout=5s";
-
-/// One figure, as `hack bench` reads it.
-#[derive(Serialize)]
-struct Measurement {
-    figure: &'static str,
-    unit: &'static str,
-    n: usize,
-    min: f64,
-    median: f64,
-    p99: f64,
-    max: f64,
-    reference: Option<String>,
-    ratio: Option<f64>,
-}
-
-impl Measurement {
-    fn of(figure: &'static str, unit: &'static str, mut samples: Vec<f64>) -> Result<Self> {
-        samples.sort_by(f64::total_cmp);
-        let at = |percent: usize| {
-            let index = (samples.len() * percent / 100).min(samples.len().saturating_sub(1));
-            samples.get(index).copied().context("nothing was measured")
-        };
-        Ok(Self {
-            figure,
-            unit,
-            n: samples.len(),
-            min: at(0)?,
-            median: at(50)?,
-            p99: at(99)?,
-            max: at(100)?,
-            reference: None,
-            ratio: None,
-        })
-    }
-}
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -79,16 +44,10 @@ async fn main() -> Result<()> {
     let control = ControlPlane::start().await?;
     let server = Server::start(&control).await?;
     let figures = measure(&server).await?;
-    if let Some(file) = file {
-        std::fs::write(&file, serde_json::to_string_pretty(&figures)?)
-            .with_context(|| format!("cannot write {}", file.display()))?;
-    } else {
-        println!("{}", serde_json::to_string_pretty(&figures)?);
-    }
-    Ok(())
+    figure::write(file.as_deref(), &figures)
 }
 
-async fn measure(server: &Server) -> Result<Vec<Measurement>> {
+async fn measure(server: &Server) -> Result<Vec<Figure>> {
     let mut sender = server.connect().await?;
     let mut alone = Vec::with_capacity(ALONE);
     for number in 0..ALONE {
@@ -126,15 +85,15 @@ async fn measure(server: &Server) -> Result<Vec<Measurement>> {
             *count += 1.0;
         }
     }
-    let busy = ends.iter().map(|(_, took)| *took).collect();
+    let busy: Vec<f64> = ends.iter().map(|(_, took)| *took).collect();
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let per_core = ends.len() as f64 / used;
     Ok(vec![
-        Measurement::of("review p99 ms", "ms", alone)?,
-        Measurement::of("review under full load ms", "ms", busy)?,
-        Measurement::of("reviews per second", "1/s", by_second)?,
-        Measurement::of("reviews per second and core", "1/s", vec![per_core])?,
-        Measurement::of("rss MB", "MB", vec![server.resident_megabytes()?])?,
+        Figure::of("review p99 ms", "ms", alone)?,
+        Figure::of("review under full load ms", "ms", busy)?,
+        Figure::of("reviews per second", "1/s", by_second)?,
+        Figure::of("reviews per second and core", "1/s", vec![per_core])?,
+        Figure::of("rss MB", "MB", vec![server.resident_megabytes()?])?,
     ])
 }
 

@@ -314,7 +314,20 @@ impl Network {
 fn capture(folder: &Folder) -> Program {
     Program::new("tcpdump", "tcpdump")
         .args([
-            "-i", "br0", "-n", "-U", "-s", "200", "-C", "20", "-W", "2", "-Z", "root", "-w",
+            "-i",
+            "br0",
+            "-n",
+            "-U",
+            "--immediate-mode",
+            "-s",
+            "200",
+            "-C",
+            "20",
+            "-W",
+            "2",
+            "-Z",
+            "root",
+            "-w",
         ])
         .arg(folder.join("segment.pcap"))
 }

@@ -36,14 +36,16 @@ const VALUES: [&[&str]; 6] = [
         "install.podSecurity=false",
     ],
     &["speaker.membership=lease"],
-    &[
-        "speaker.memberlistSecret=sixteen bytes or more",
-        "speaker.memberlistPort=7947",
-        "nameOverride=balancer",
-        "webhook.certificate.secretName=lb-tls",
-        "webhook.certificate.annotations.cert-manager\\.io/inject-ca-from=openelb-system/lb",
-        "controller.image.digest=sha256:0123456789012345678901234567890123456789012345678901234567890123",
-    ],
+    SECRETS_GIVEN,
+];
+/// Where the user brings the key and the certificate.
+const SECRETS_GIVEN: &[&str] = &[
+    "speaker.memberlistSecret=sixteen bytes or more",
+    "speaker.memberlistPort=7947",
+    "nameOverride=balancer",
+    "webhook.certificate.secretName=lb-tls",
+    "webhook.certificate.annotations.cert-manager\\.io/inject-ca-from=openelb-system/lb",
+    "controller.image.digest=sha256:0123456789012345678901234567890123456789012345678901234567890123",
 ];
 
 fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
@@ -194,7 +196,7 @@ async fn values_that_mean_nothing_any_more_are_refused_with_what_to_do() {
 
 #[tokio::test]
 async fn a_certificate_that_somebody_else_keeps_is_mounted_and_left_to_him() {
-    let objects = render(VALUES[4]).await.unwrap();
+    let objects = render(SECRETS_GIVEN).await.unwrap();
     let webhook = workloads(&objects)
         .into_iter()
         .find(|workload| workload["metadata"]["labels"]["component"] == "webhook")
@@ -234,7 +236,7 @@ async fn a_key_that_everybody_knows_is_not_installed() {
         .await
         .unwrap();
     assert!(of_kind(&objects, "Secret").is_empty());
-    let given = render(VALUES[4]).await.unwrap();
+    let given = render(SECRETS_GIVEN).await.unwrap();
     assert_eq!(of_kind(&given, "Secret").len(), 1);
 }
 

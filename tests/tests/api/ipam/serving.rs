@@ -373,9 +373,13 @@ async fn an_address_that_another_controller_gave_is_adopted_when_the_service_opt
     })
     .await?;
     bed.shows("web", &["192.0.2.40"]).await?;
-    let web = bed.services("default").get("web").await?;
-    assert_eq!(web.labels().get(keys::EIP).map(String::as_str), Some("lan"));
-    Ok(())
+    eventually("the pool's label", Deadline::SHORT, async || {
+        let web = bed.services("default").get("web").await?;
+        let pool = web.labels().get(keys::EIP).map(String::as_str);
+        ensure!(pool == Some("lan"), "the label is {pool:?}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

@@ -10,7 +10,11 @@ use super::{eip, object, refused};
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_from_before_the_webhook_can_be_finalized_labelled_and_deleted() -> Result<()> {
     let stage = Stage::prepare(1, &[]).await?;
-    let mut interface = eip("old", json!({ "address": "10.0.0.1", "interface": "lo" }));
+    // One that the CRD's own rules let pass.
+    let mut interface = eip(
+        "old",
+        json!({ "address": "10.0.0.1", "interface": "can_reach:127.0.0.1" }),
+    );
     interface["metadata"]["finalizers"] = json!(["example.com/keep"]);
     let peer = json!({
         "conf": { "neighborAddress": "192.0.2.1", "peerAs": 65001 },

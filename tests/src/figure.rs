@@ -8,7 +8,8 @@ use serde::Serialize;
 /// One figure: how often it was measured, how it was spread, and what it is compared with.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figure {
-    figure: String,
+    #[serde(rename = "figure")]
+    name: String,
     unit: String,
     n: usize,
     min: f64,
@@ -31,7 +32,7 @@ impl Figure {
             percentile(&values, percent).with_context(|| format!("{name}: nothing was measured"))
         };
         Ok(Self {
-            figure: name.to_owned(),
+            name: name.to_owned(),
             unit: unit.to_owned(),
             n: values.len(),
             min: at(0)?,
@@ -73,15 +74,11 @@ fn percentile(values: &[f64], percent: usize) -> Option<f64> {
 /// The file cannot be written.
 pub fn write(file: Option<&Path>, figures: &[Figure]) -> Result<()> {
     let text = serde_json::to_string_pretty(figures)?;
-    match file {
-        Some(file) => {
-            std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
-        }
-        None => {
-            println!("{text}");
-            Ok(())
-        }
-    }
+    let Some(file) = file else {
+        println!("{text}");
+        return Ok(());
+    };
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, Patch, PatchParams};
 use openelb_api::v1alpha2::{BgpConf, BgpPeer, NodePeerStatus};
-use openelb_tests::{ControlPlane, Deadline, Process, Program, binary, eventually, product};
+use openelb_tests::{ControlPlane, Deadline, Process, Program, binary, eventually, product, story};
 use serde_json::json;
 
 /// A control plane with our kinds, and a speaker that runs as node `worker`.
@@ -132,159 +132,165 @@ fn peer(name: &str, spec: &serde_json::Value) -> serde_json::Value {
     json!({"apiVersion": "network.kubesphere.io/v1alpha2", "kind": "BgpPeer", "metadata": {"name": name}, "spec": spec})
 }
 
-#[tokio::test]
-async fn a_speaker_says_what_it_runs_with_and_what_is_wrong() -> Result<()> {
-    let stage = Stage::start().await?;
-    stage
-        .apply(conf(&json!({"as": 65000, "listenPort": -1})))
+#[test]
+fn a_speaker_says_what_it_runs_with_and_what_is_wrong() {
+    story(async || -> Result<()> {
+        let stage = Stage::start().await?;
+        stage
+            .apply(conf(&json!({"as": 65000, "listenPort": -1})))
+            .await?;
+        let confs = Api::<BgpConf>::all(stage.control.client());
+        eventually("the identity of the node", Deadline::SHORT, async || {
+            stage.speaker.check()?;
+            let status = confs.get("default").await?.status.context("no status")?;
+            let entry = status.nodes_conf_status.get("worker").context("no entry")?;
+            ensure!(
+                entry.as_number == 65000 && entry.router_id == "10.1.1.1",
+                "{entry:?}"
+            );
+            anyhow::Ok(())
+        })
         .await?;
-    let confs = Api::<BgpConf>::all(stage.control.client());
-    eventually("the identity of the node", Deadline::SHORT, async || {
-        stage.speaker.check()?;
-        let status = confs.get("default").await?.status.context("no status")?;
-        let entry = status.nodes_conf_status.get("worker").context("no entry")?;
+
+        // A missing Secret harms that peer alone, and its arrival mends it.
+        let to = |address: &str| json!({"neighborAddress": address, "peerAs": 65001});
+        let with_secret = json!({"conf": to("127.9.9.2"), "passwordSecretRef": {"name": "md5"}});
+        stage.apply(peer("secret", &with_secret)).await?;
+        stage
+            .apply(peer("plain", &json!({"conf": to("127.9.9.1")})))
+            .await?;
+        stage
+            .entry("secret", |entry| entry.message.contains("no Secret md5"))
+            .await?;
+        stage
+            .entry("plain", |entry| entry.peer_state.session_state == "ACTIVE")
+            .await?;
+        let secrets = Api::<Secret>::namespaced(stage.control.client(), "openelb-system");
+        let secret = serde_json::from_value(json!({
+            "metadata": {"name": "md5"}, "type": "kubernetes.io/basic-auth", "stringData": {"username": "x", "password": "hidden"}
+        }))?;
+        secrets
+            .create(&kube::api::PostParams::default(), &secret)
+            .await?;
+        let entry = stage
+            .entry("secret", |entry| entry.peer_state.session_state == "ACTIVE")
+            .await?;
+        ensure!(!entry.message.contains("no Secret"), "{entry:?}");
         ensure!(
-            entry.as_number == 65000 && entry.router_id == "10.1.1.1",
-            "{entry:?}"
+            !stage.speaker.log().contains("hidden"),
+            "the password is in the log"
         );
-        anyhow::Ok(())
-    })
-    .await?;
 
-    // A missing Secret harms that peer alone, and its arrival mends it.
-    let to = |address: &str| json!({"neighborAddress": address, "peerAs": 65001});
-    let with_secret = json!({"conf": to("127.9.9.2"), "passwordSecretRef": {"name": "md5"}});
-    stage.apply(peer("secret", &with_secret)).await?;
-    stage
-        .apply(peer("plain", &json!({"conf": to("127.9.9.1")})))
+        // The selector is live, towards the peer's and the node's labels.
+        let elsewhere =
+            json!({"conf": to("127.9.9.1"), "nodeSelector": {"matchLabels": {"zone": "b"}}});
+        stage.apply(peer("plain", &elsewhere)).await?;
+        eventually("the entry to go", Deadline::SHORT, async || {
+            let gone = stage.peer_entry("plain").await.is_err();
+            ensure!(gone, "it is there");
+            anyhow::Ok(())
+        })
         .await?;
-    stage
-        .entry("secret", |entry| entry.message.contains("no Secret md5"))
-        .await?;
-    stage
-        .entry("plain", |entry| entry.peer_state.session_state == "ACTIVE")
-        .await?;
-    let secrets = Api::<Secret>::namespaced(stage.control.client(), "openelb-system");
-    let secret = serde_json::from_value(json!({
-        "metadata": {"name": "md5"}, "type": "kubernetes.io/basic-auth", "stringData": {"username": "x", "password": "hidden"}
-    }))?;
-    secrets
-        .create(&kube::api::PostParams::default(), &secret)
-        .await?;
-    let entry = stage
-        .entry("secret", |entry| entry.peer_state.session_state == "ACTIVE")
-        .await?;
-    ensure!(!entry.message.contains("no Secret"), "{entry:?}");
-    ensure!(
-        !stage.speaker.log().contains("hidden"),
-        "the password is in the log"
-    );
+        stage
+            .control
+            .kubectl(&["label", "node", "worker", "zone=b", "--overwrite"])
+            .await?;
+        stage.entry("plain", |_| true).await?;
 
-    // The selector is live, towards the peer's and the node's labels.
-    let elsewhere =
-        json!({"conf": to("127.9.9.1"), "nodeSelector": {"matchLabels": {"zone": "b"}}});
-    stage.apply(peer("plain", &elsewhere)).await?;
-    eventually("the entry to go", Deadline::SHORT, async || {
-        let gone = stage.peer_entry("plain").await.is_err();
-        ensure!(gone, "it is there");
-        anyhow::Ok(())
-    })
-    .await?;
-    stage
-        .control
-        .kubectl(&["label", "node", "worker", "zone=b", "--overwrite"])
-        .await?;
-    stage.entry("plain", |_| true).await?;
-
-    // A peer labelled as the CNI's is left alone.
-    stage
-        .control
-        .kubectl(&[
-            "label",
-            "bgppeer",
-            "plain",
-            "openelb.kubesphere.io/cni=calico",
-        ])
-        .await?;
-    eventually("the entry to go", Deadline::SHORT, async || {
-        let gone = stage.peer_entry("plain").await.is_err();
-        ensure!(gone, "it is there");
-        anyhow::Ok(())
-    })
-    .await?;
-    Ok(())
-}
-
-#[tokio::test]
-async fn an_unusable_object_says_so_and_its_repair_is_noticed() -> Result<()> {
-    let stage = Stage::start().await?;
-    stage.apply(conf(&json!({"listenPort": -1}))).await?;
-    let confs = Api::<BgpConf>::all(stage.control.client());
-    let message = async |part: &str| {
-        eventually(
-            &format!("a message with {part:?}"),
-            Deadline::SHORT,
-            async || {
-                stage.speaker.check()?;
-                let status = confs.get("default").await?.status.context("no status")?;
-                let entry = status.nodes_conf_status.get("worker").context("no entry")?;
-                ensure!(entry.message.contains(part), "{entry:?}");
-                ensure!(!part.is_empty() || entry.message.is_empty(), "{entry:?}");
-                anyhow::Ok(())
-            },
-        )
-        .await
-    };
-    message("spec.as").await?;
-    stage
-        .apply(conf(&json!({"as": 65000, "listenPort": -1})))
-        .await?;
-    message("").await?;
-    stage.apply(peer("empty", &json!({}))).await?;
-    stage
-        .entry("empty", |entry| entry.message.contains("spec.conf"))
-        .await?;
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_speaker_writes_nothing_but_changes_of_its_own_entries() -> Result<()> {
-    let stage = Stage::start().await?;
-    stage
-        .apply(conf(&json!({"as": 65000, "listenPort": -1})))
-        .await?;
-    let to = json!({"conf": {"neighborAddress": "127.9.9.1", "peerAs": 65001}});
-    stage.apply(peer("r", &to)).await?;
-    stage.entry("r", |entry| !entry.message.is_empty()).await?;
-    let writes = || -> Result<usize> {
-        let requests = stage.control.audit()?;
-        let ours = requests.iter().filter(|request| {
-            request.user.username.contains("openelb-speaker") && request.is_write()
-        });
-        Ok(ours.count())
-    };
-    // Attempts to connect go on all the while; a marker written by somebody else shows that time has passed and that
-    // the speaker saw events.
-    let before = writes()?;
-    for round in 0..5 {
+        // A peer labelled as the CNI's is left alone.
         stage
             .control
             .kubectl(&[
                 "label",
                 "bgppeer",
-                "r",
-                &format!("round={round}"),
-                "--overwrite",
+                "plain",
+                "openelb.kubesphere.io/cni=calico",
             ])
             .await?;
-    }
-    stage.apply(peer("marker", &json!({}))).await?;
-    stage.entry("marker", |_| true).await?;
-    let after = writes()?;
-    ensure!(
-        after == before + 1,
-        "{} writes instead of one",
-        after - before
-    );
-    Ok(())
+        eventually("the entry to go", Deadline::SHORT, async || {
+            let gone = stage.peer_entry("plain").await.is_err();
+            ensure!(gone, "it is there");
+            anyhow::Ok(())
+        })
+        .await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn an_unusable_object_says_so_and_its_repair_is_noticed() {
+    story(async || -> Result<()> {
+        let stage = Stage::start().await?;
+        stage.apply(conf(&json!({"listenPort": -1}))).await?;
+        let confs = Api::<BgpConf>::all(stage.control.client());
+        let message = async |part: &str| {
+            eventually(
+                &format!("a message with {part:?}"),
+                Deadline::SHORT,
+                async || {
+                    stage.speaker.check()?;
+                    let status = confs.get("default").await?.status.context("no status")?;
+                    let entry = status.nodes_conf_status.get("worker").context("no entry")?;
+                    ensure!(entry.message.contains(part), "{entry:?}");
+                    ensure!(!part.is_empty() || entry.message.is_empty(), "{entry:?}");
+                    anyhow::Ok(())
+                },
+            )
+            .await
+        };
+        message("spec.as").await?;
+        stage
+            .apply(conf(&json!({"as": 65000, "listenPort": -1})))
+            .await?;
+        message("").await?;
+        stage.apply(peer("empty", &json!({}))).await?;
+        stage
+            .entry("empty", |entry| entry.message.contains("spec.conf"))
+            .await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_speaker_writes_nothing_but_changes_of_its_own_entries() {
+    story(async || -> Result<()> {
+        let stage = Stage::start().await?;
+        stage
+            .apply(conf(&json!({"as": 65000, "listenPort": -1})))
+            .await?;
+        let to = json!({"conf": {"neighborAddress": "127.9.9.1", "peerAs": 65001}});
+        stage.apply(peer("r", &to)).await?;
+        stage.entry("r", |entry| !entry.message.is_empty()).await?;
+        let writes = || -> Result<usize> {
+            let requests = stage.control.audit()?;
+            let ours = requests.iter().filter(|request| {
+                request.user.username.contains("openelb-speaker") && request.is_write()
+            });
+            Ok(ours.count())
+        };
+        // Attempts to connect go on all the while; a marker written by somebody else shows that time has passed and that
+        // the speaker saw events.
+        let before = writes()?;
+        for round in 0..5 {
+            stage
+                .control
+                .kubectl(&[
+                    "label",
+                    "bgppeer",
+                    "r",
+                    &format!("round={round}"),
+                    "--overwrite",
+                ])
+                .await?;
+        }
+        stage.apply(peer("marker", &json!({}))).await?;
+        stage.entry("marker", |_| true).await?;
+        let after = writes()?;
+        ensure!(
+            after == before + 1,
+            "{} writes instead of one",
+            after - before
+        );
+        Ok(())
+    });
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use kube::api::DeleteParams;
-use openelb_tests::{Deadline, binary, eventually};
+use openelb_tests::{Deadline, binary, eventually, story};
 
 use openelb_tests::product::NAMESPACE;
 
@@ -64,108 +64,114 @@ async fn new_clients(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn replicas_that_start_together_share_one_certificate() -> Result<()> {
-    let stage = Stage::set(3, &[]).await?;
-    let trust = stage.secret("ca.crt").await?;
-    assert_eq!(
-        trust.matches("BEGIN CERTIFICATE").count(),
-        1,
-        "one authority, made once"
-    );
-    assert_eq!(stage.secret("ca").await?, trust);
-    assert_eq!(stage.ca_bundle().await?, trust);
-    let mut served = BTreeSet::new();
-    for replica in &stage.replicas {
-        served.insert(replica.handshake(&trust).await?.to_vec());
-    }
-    assert_eq!(served.len(), 1, "all serve the same certificate");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn certificates_and_authorities_expire_under_load_and_no_review_fails() -> Result<()> {
-    let stage = Stage::set(
-        2,
-        &[
-            "--certificate-lifetime=9s",
-            "--authority-lifetime=24s",
-            "--authority-overlap=10s",
-            "--authority-grace=1s",
-        ],
-    )
-    .await?;
-    let stage = Arc::new(stage);
-    let load = Load::start(&stage);
-    let (mut certificates, mut authorities) = (BTreeSet::new(), BTreeSet::new());
-    let began = std::time::Instant::now();
-    // Until a certificate of the first generation has expired several times over.
-    while certificates.len() < 5 || authorities.len() < 3 {
-        ensure!(
-            began.elapsed() < Deadline::LONG.duration(),
-            "only {} certificates and {} authorities so far",
-            certificates.len(),
-            authorities.len()
+#[test]
+fn replicas_that_start_together_share_one_certificate() {
+    story(async || -> Result<()> {
+        let stage = Stage::set(3, &[]).await?;
+        let trust = stage.secret("ca.crt").await?;
+        assert_eq!(
+            trust.matches("BEGIN CERTIFICATE").count(),
+            1,
+            "one authority, made once"
         );
-        certificates.insert(stage.secret("tls.crt").await?);
-        authorities.insert(stage.secret("ca.key").await?);
-        new_clients(&stage).await?;
-    }
-    let reviews = load.finish().await?;
-    ensure!(reviews > 100, "only {reviews} reviews");
-    Ok(())
+        assert_eq!(stage.secret("ca").await?, trust);
+        assert_eq!(stage.ca_bundle().await?, trust);
+        let mut served = BTreeSet::new();
+        for replica in &stage.replicas {
+            served.insert(replica.handshake(&trust).await?.to_vec());
+        }
+        assert_eq!(served.len(), 1, "all serve the same certificate");
+        Ok(())
+    });
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_or_replaced_secret_fails_no_review() -> Result<()> {
-    let stage = Arc::new(Stage::set(2, &["--authority-grace=1s"]).await?);
-    let load = Load::start(&stage);
-    let first = stage.secret("tls.crt").await?;
-    stage
-        .secrets()
-        .delete(SECRET, &DeleteParams::default())
+#[test]
+fn certificates_and_authorities_expire_under_load_and_no_review_fails() {
+    story(async || -> Result<()> {
+        let stage = Stage::set(
+            2,
+            &[
+                "--certificate-lifetime=9s",
+                "--authority-lifetime=24s",
+                "--authority-overlap=10s",
+                "--authority-grace=1s",
+            ],
+        )
         .await?;
-    let second = eventually("a new Secret", Deadline::SHORT, async || {
-        let found = stage.secret("tls.crt").await?;
-        ensure!(found != first, "still the old certificate");
-        anyhow::Ok(found)
-    })
-    .await?;
-    served(&stage, &second).await?;
+        let stage = Arc::new(stage);
+        let load = Load::start(&stage);
+        let (mut certificates, mut authorities) = (BTreeSet::new(), BTreeSet::new());
+        let began = std::time::Instant::now();
+        // Until a certificate of the first generation has expired several times over.
+        while certificates.len() < 5 || authorities.len() < 3 {
+            ensure!(
+                began.elapsed() < Deadline::LONG.duration(),
+                "only {} certificates and {} authorities so far",
+                certificates.len(),
+                authorities.len()
+            );
+            certificates.insert(stage.secret("tls.crt").await?);
+            authorities.insert(stage.secret("ca.key").await?);
+            new_clients(&stage).await?;
+        }
+        let reviews = load.finish().await?;
+        ensure!(reviews > 100, "only {reviews} reviews");
+        Ok(())
+    });
+}
 
-    // Somebody puts certificates of another authority there; here, those that `certs create` makes elsewhere.
-    let args = [
-        "certs".to_owned(),
-        "create".to_owned(),
-        "--host=127.0.0.1".to_owned(),
-        format!("--namespace={NAMESPACE}"),
-        "--secret-name=elsewhere".to_owned(),
-        format!("--kubeconfig={}", stage.control.kubeconfig().display()),
-    ];
-    for _ in 0..2 {
-        let status = tokio::process::Command::new(binary("openelb-webhook")?)
-            .args(&args)
-            .status()
+#[test]
+fn a_deleted_or_replaced_secret_fails_no_review() {
+    story(async || -> Result<()> {
+        let stage = Arc::new(Stage::set(2, &["--authority-grace=1s"]).await?);
+        let load = Load::start(&stage);
+        let first = stage.secret("tls.crt").await?;
+        stage
+            .secrets()
+            .delete(SECRET, &DeleteParams::default())
             .await?;
-        ensure!(status.success(), "certs create ended with {status}");
-    }
-    let mut other = stage.secrets().get("elsewhere").await?;
-    other.metadata = stage.secrets().get(SECRET).await?.metadata;
-    stage
-        .secrets()
-        .replace(SECRET, &kube::api::PostParams::default(), &other)
+        let second = eventually("a new Secret", Deadline::SHORT, async || {
+            let found = stage.secret("tls.crt").await?;
+            ensure!(found != first, "still the old certificate");
+            anyhow::Ok(found)
+        })
         .await?;
-    let third = stage.secret("tls.crt").await?;
-    ensure!(third != second, "the Secret was not replaced");
-    served(&stage, &third).await?;
-    let trust = stage.secret("ca.crt").await?;
-    assert!(
-        trust.matches("BEGIN CERTIFICATE").count() >= 2,
-        "old and new are trusted together"
-    );
-    assert_eq!(stage.ca_bundle().await?, trust);
-    load.finish().await?;
-    Ok(())
+        served(&stage, &second).await?;
+
+        // Somebody puts certificates of another authority there; here, those that `certs create` makes elsewhere.
+        let args = [
+            "certs".to_owned(),
+            "create".to_owned(),
+            "--host=127.0.0.1".to_owned(),
+            format!("--namespace={NAMESPACE}"),
+            "--secret-name=elsewhere".to_owned(),
+            format!("--kubeconfig={}", stage.control.kubeconfig().display()),
+        ];
+        for _ in 0..2 {
+            let status = tokio::process::Command::new(binary("openelb-webhook")?)
+                .args(&args)
+                .status()
+                .await?;
+            ensure!(status.success(), "certs create ended with {status}");
+        }
+        let mut other = stage.secrets().get("elsewhere").await?;
+        other.metadata = stage.secrets().get(SECRET).await?.metadata;
+        stage
+            .secrets()
+            .replace(SECRET, &kube::api::PostParams::default(), &other)
+            .await?;
+        let third = stage.secret("tls.crt").await?;
+        ensure!(third != second, "the Secret was not replaced");
+        served(&stage, &third).await?;
+        let trust = stage.secret("ca.crt").await?;
+        assert!(
+            trust.matches("BEGIN CERTIFICATE").count() >= 2,
+            "old and new are trusted together"
+        );
+        assert_eq!(stage.ca_bundle().await?, trust);
+        load.finish().await?;
+        Ok(())
+    });
 }
 
 /// Waits until every replica serves this certificate to clients of the configurations.

@@ -8,7 +8,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, DeleteParams, PostParams};
 use openelb_tests::product::NAMESPACE;
-use openelb_tests::{Deadline, Identity, Program, binary};
+use openelb_tests::{Deadline, Identity, Program, binary, story};
 use serde_json::{Value, json};
 
 use super::stage::{CONFIGURATION, KINDS, SECRET, Stage};
@@ -111,146 +111,150 @@ impl Stage {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_charts_jobs_make_and_inject_certificates_once_with_just_their_rights() -> Result<()> {
-    let stage = Stage::prepare(0, &[]).await?;
-    let account = stage.chart.account(&stage.control, "admission").await?;
-    let create = stage.chart.arguments("Job", "openelb-admission-create")?;
-    let create: Vec<&str> = create.iter().map(String::as_str).collect();
-    let patch = stage.chart.arguments("Job", "openelb-admission-patch")?;
-    let patch: Vec<&str> = patch.iter().map(String::as_str).collect();
+#[test]
+fn the_charts_jobs_make_and_inject_certificates_once_with_just_their_rights() {
+    story(async || -> Result<()> {
+        let stage = Stage::prepare(0, &[]).await?;
+        let account = stage.chart.account(&stage.control, "admission").await?;
+        let create = stage.chart.arguments("Job", "openelb-admission-create")?;
+        let create: Vec<&str> = create.iter().map(String::as_str).collect();
+        let patch = stage.chart.arguments("Job", "openelb-admission-patch")?;
+        let patch: Vec<&str> = patch.iter().map(String::as_str).collect();
 
-    // In the wrong order they say what to do.
-    let (succeeded, log) = run(&stage, &account, &patch).await?;
-    assert!(
-        !succeeded && log.contains("run `openelb-webhook certs create` first"),
-        "{log}"
-    );
-    succeeds(&stage, &account, &create).await?;
-    let (succeeded, log) = run(&stage, &account, &patch).await?;
-    assert!(
-        !succeeded && log.contains("install the chart's first"),
-        "{log}"
-    );
+        // In the wrong order they say what to do.
+        let (succeeded, log) = run(&stage, &account, &patch).await?;
+        assert!(
+            !succeeded && log.contains("run `openelb-webhook certs create` first"),
+            "{log}"
+        );
+        succeeds(&stage, &account, &create).await?;
+        let (succeeded, log) = run(&stage, &account, &patch).await?;
+        assert!(
+            !succeeded && log.contains("install the chart's first"),
+            "{log}"
+        );
 
-    stage.install_configurations().await?;
-    let mut versions = BTreeSet::new();
-    for _ in 0..2 {
+        stage.install_configurations().await?;
+        let mut versions = BTreeSet::new();
+        for _ in 0..2 {
+            succeeds(&stage, &account, &create).await?;
+            succeeds(&stage, &account, &patch).await?;
+            versions.insert(stage.versions().await?);
+        }
+        assert_eq!(versions.len(), 1, "the second run changed something");
+        let trust = stage.secret("ca.crt").await?;
+        for kind in KINDS {
+            for (name, bundle, policy) in stage.webhooks(kind).await? {
+                assert_eq!(bundle, trust, "{name}");
+                let wanted = if name.contains("service") {
+                    "Ignore"
+                } else {
+                    "Fail"
+                };
+                assert_eq!(policy, wanted, "{name}");
+            }
+        }
+
+        // An upgrade over running replicas changes nothing for them either.
+        let replica_account = stage.chart.account(&stage.control, "webhook").await?;
+        let replica = openelb_tests::webhook::Replica::start(
+            &stage.control,
+            &stage.chart,
+            &replica_account,
+            "running",
+            &[],
+        )?;
+        replica.ready().await?;
+        // It wants the address of this machine in its certificate, which the jobs did not know of.
+        let served = replica.handshake(&stage.secret("ca.crt").await?).await?;
         succeeds(&stage, &account, &create).await?;
         succeeds(&stage, &account, &patch).await?;
-        versions.insert(stage.versions().await?);
-    }
-    assert_eq!(versions.len(), 1, "the second run changed something");
-    let trust = stage.secret("ca.crt").await?;
-    for kind in KINDS {
-        for (name, bundle, policy) in stage.webhooks(kind).await? {
-            assert_eq!(bundle, trust, "{name}");
-            let wanted = if name.contains("service") {
-                "Ignore"
-            } else {
-                "Fail"
-            };
-            assert_eq!(policy, wanted, "{name}");
+        assert_eq!(
+            replica.handshake(&stage.secret("ca.crt").await?).await?,
+            served
+        );
+
+        // No more rights than that.
+        for (verb, what) in [
+            ("get", "secrets/other"),
+            ("list", "secrets"),
+            ("delete", "secrets/openelb-admission"),
+            ("get", "validatingwebhookconfigurations/other"),
+            ("create", "validatingwebhookconfigurations"),
+            ("get", "eips"),
+        ] {
+            let said = stage
+                .kubectl(
+                    &account,
+                    &["auth", "can-i", verb, what, "--namespace", NAMESPACE],
+                )
+                .await?;
+            assert_eq!(said.out.trim(), "no", "{verb} {what}");
         }
-    }
-
-    // An upgrade over running replicas changes nothing for them either.
-    let replica_account = stage.chart.account(&stage.control, "webhook").await?;
-    let replica = openelb_tests::webhook::Replica::start(
-        &stage.control,
-        &stage.chart,
-        &replica_account,
-        "running",
-        &[],
-    )?;
-    replica.ready().await?;
-    // It wants the address of this machine in its certificate, which the jobs did not know of.
-    let served = replica.handshake(&stage.secret("ca.crt").await?).await?;
-    succeeds(&stage, &account, &create).await?;
-    succeeds(&stage, &account, &patch).await?;
-    assert_eq!(
-        replica.handshake(&stage.secret("ca.crt").await?).await?,
-        served
-    );
-
-    // No more rights than that.
-    for (verb, what) in [
-        ("get", "secrets/other"),
-        ("list", "secrets"),
-        ("delete", "secrets/openelb-admission"),
-        ("get", "validatingwebhookconfigurations/other"),
-        ("create", "validatingwebhookconfigurations"),
-        ("get", "eips"),
-    ] {
-        let said = stage
-            .kubectl(
-                &account,
-                &["auth", "can-i", verb, what, "--namespace", NAMESPACE],
-            )
-            .await?;
-        assert_eq!(said.out.trim(), "no", "{verb} {what}");
-    }
-    Ok(())
+        Ok(())
+    });
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn openelbs_own_flags_and_secret_are_taken_over() -> Result<()> {
-    let stage = Stage::prepare(0, &[]).await?;
-    let admin = stage.control.admin();
-    stage.install_configurations().await?;
-    succeeds(&stage, admin, &OPENELB_CREATE).await?;
-    succeeds(&stage, admin, &OPENELB_PATCH).await?;
-    let trust = stage.secret("ca").await?;
-    for (name, bundle, _) in stage.webhooks(KINDS[0]).await? {
-        assert_eq!(bundle, trust, "{name}");
-    }
-    for (name, bundle, policy) in stage.webhooks(KINDS[1]).await? {
-        assert_eq!(
-            (bundle.as_str(), policy.as_str()),
-            ("", "Ignore"),
-            "{name} was not to be patched"
+#[test]
+fn openelbs_own_flags_and_secret_are_taken_over() {
+    story(async || -> Result<()> {
+        let stage = Stage::prepare(0, &[]).await?;
+        let admin = stage.control.admin();
+        stage.install_configurations().await?;
+        succeeds(&stage, admin, &OPENELB_CREATE).await?;
+        succeeds(&stage, admin, &OPENELB_PATCH).await?;
+        let trust = stage.secret("ca").await?;
+        for (name, bundle, _) in stage.webhooks(KINDS[0]).await? {
+            assert_eq!(bundle, trust, "{name}");
+        }
+        for (name, bundle, policy) in stage.webhooks(KINDS[1]).await? {
+            assert_eq!(
+                (bundle.as_str(), policy.as_str()),
+                ("", "Ignore"),
+                "{name} was not to be patched"
+            );
+        }
+
+        // A Secret as OpenELB's jobs leave it: three keys, and no key of the authority.
+        let secrets: Api<Secret> = stage.secrets();
+        let mut secret = secrets.get(SECRET).await?;
+        secret
+            .data
+            .as_mut()
+            .context("an empty Secret")?
+            .retain(|key, _| ["ca", "cert", "key"].contains(&key.as_str()));
+        secrets
+            .replace(SECRET, &PostParams::default(), &secret)
+            .await?;
+        let before = secrets.get(SECRET).await?.metadata.resource_version;
+        succeeds(&stage, admin, &OPENELB_CREATE).await?;
+        succeeds(&stage, admin, &OPENELB_PATCH).await?;
+        let after = secrets.get(SECRET).await?.metadata.resource_version;
+        assert_eq!(before, after, "good certificates of others are left alone");
+        assert_eq!(stage.webhooks(KINDS[0]).await?[0].1, trust);
+
+        // One that cannot be used is replaced.
+        secret
+            .data
+            .as_mut()
+            .context("an empty Secret")?
+            .insert("cert".to_owned(), ByteString(b"lost".to_vec()));
+        secret.metadata.resource_version = None;
+        secrets
+            .replace(SECRET, &PostParams::default(), &secret)
+            .await?;
+        let (succeeded, log) = run(&stage, admin, &OPENELB_PATCH).await?;
+        assert!(
+            !succeeded && log.contains("tls.crt holds no PEM certificate"),
+            "{log}"
         );
-    }
-
-    // A Secret as OpenELB's jobs leave it: three keys, and no key of the authority.
-    let secrets: Api<Secret> = stage.secrets();
-    let mut secret = secrets.get(SECRET).await?;
-    secret
-        .data
-        .as_mut()
-        .context("an empty Secret")?
-        .retain(|key, _| ["ca", "cert", "key"].contains(&key.as_str()));
-    secrets
-        .replace(SECRET, &PostParams::default(), &secret)
-        .await?;
-    let before = secrets.get(SECRET).await?.metadata.resource_version;
-    succeeds(&stage, admin, &OPENELB_CREATE).await?;
-    succeeds(&stage, admin, &OPENELB_PATCH).await?;
-    let after = secrets.get(SECRET).await?.metadata.resource_version;
-    assert_eq!(before, after, "good certificates of others are left alone");
-    assert_eq!(stage.webhooks(KINDS[0]).await?[0].1, trust);
-
-    // One that cannot be used is replaced.
-    secret
-        .data
-        .as_mut()
-        .context("an empty Secret")?
-        .insert("cert".to_owned(), ByteString(b"lost".to_vec()));
-    secret.metadata.resource_version = None;
-    secrets
-        .replace(SECRET, &PostParams::default(), &secret)
-        .await?;
-    let (succeeded, log) = run(&stage, admin, &OPENELB_PATCH).await?;
-    assert!(
-        !succeeded && log.contains("tls.crt holds no PEM certificate"),
-        "{log}"
-    );
-    succeeds(&stage, admin, &OPENELB_CREATE).await?;
-    succeeds(&stage, admin, &OPENELB_PATCH).await?;
-    assert_eq!(
-        stage.webhooks(KINDS[0]).await?[0].1,
-        stage.secret("ca").await?
-    );
-    secrets.delete(SECRET, &DeleteParams::default()).await?;
-    Ok(())
+        succeeds(&stage, admin, &OPENELB_CREATE).await?;
+        succeeds(&stage, admin, &OPENELB_PATCH).await?;
+        assert_eq!(
+            stage.webhooks(KINDS[0]).await?[0].1,
+            stage.secret("ca").await?
+        );
+        secrets.delete(SECRET, &DeleteParams::default()).await?;
+        Ok(())
+    });
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use openelb_tests::product::NAMESPACE;
 use openelb_tests::webhook::get;
-use openelb_tests::{Deadline, binary, eventually};
+use openelb_tests::{Deadline, binary, eventually, story};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::json;
@@ -114,64 +114,65 @@ impl Stage {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_mounted_certificate_is_served_and_reloaded_and_nobody_elses_work_is_touched()
--> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let mount = Mount::new(folder.path())?;
-    let argument = format!("--cert-dir={}", mount.0.display());
-    let stage = Stage::prepare(1, &[&argument]).await?;
-    let replica = &stage.replicas[0];
-    eventually("an answer", Deadline::SHORT, async || {
-        replica.process.check()?;
-        let answer = get(replica.health, "/readyz").await?;
-        ensure!(
-            answer.starts_with("HTTP/1.1 503")
-                && answer.ends_with("there is no valid serving certificate yet"),
-            "{answer}"
-        );
-        anyhow::Ok(())
-    })
-    .await?;
+#[test]
+fn a_mounted_certificate_is_served_and_reloaded_and_nobody_elses_work_is_touched() {
+    story(async || -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let mount = Mount::new(folder.path())?;
+        let argument = format!("--cert-dir={}", mount.0.display());
+        let stage = Stage::prepare(1, &[&argument]).await?;
+        let replica = &stage.replicas[0];
+        eventually("an answer", Deadline::SHORT, async || {
+            replica.process.check()?;
+            let answer = get(replica.health, "/readyz").await?;
+            ensure!(
+                answer.starts_with("HTTP/1.1 503")
+                    && answer.ends_with("there is no valid serving certificate yet"),
+                "{answer}"
+            );
+            anyhow::Ok(())
+        })
+        .await?;
 
-    let first = pair(&stage, "first").await?;
-    mount.publish("..1", &first.certificate, &first.key)?;
-    stage.configure().await?;
-    stage.inject(&first.authority).await?;
-    stage.ready().await?;
-    stage.serves(&first, &first.authority).await?;
-    let mut open = replica.client(&first.authority).await?;
+        let first = pair(&stage, "first").await?;
+        mount.publish("..1", &first.certificate, &first.key)?;
+        stage.configure().await?;
+        stage.inject(&first.authority).await?;
+        stage.ready().await?;
+        stage.serves(&first, &first.authority).await?;
+        let mut open = replica.client(&first.authority).await?;
 
-    let second = pair(&stage, "second").await?;
-    let both = format!("{}{}", first.authority, second.authority);
-    stage.inject(&both).await?;
-    mount.publish("..2", &second.certificate, &second.key)?;
-    stage.serves(&second, &both).await?;
-    // Whoever was connected before stays so.
-    let path = "/validate-network-kubesphere-io-v1alpha2-eip";
-    let answer = open.ask(path, &json!({ "uid": "open" })).await?;
-    assert_eq!(answer["uid"], "open");
-    stage.review().await?;
+        let second = pair(&stage, "second").await?;
+        let both = format!("{}{}", first.authority, second.authority);
+        stage.inject(&both).await?;
+        mount.publish("..2", &second.certificate, &second.key)?;
+        stage.serves(&second, &both).await?;
+        // Whoever was connected before stays so.
+        let path = "/validate-network-kubesphere-io-v1alpha2-eip";
+        let answer = open.ask(path, &json!({ "uid": "open" })).await?;
+        assert_eq!(answer["uid"], "open");
+        stage.review().await?;
 
-    // What cannot be served is said, and the last good certificate stays.
-    mount.publish("..3", &second.certificate, &first.key)?;
-    let complaint = "the private key does not fit the serving certificate";
-    eventually("the report", Deadline::SHORT, async || {
-        ensure!(
-            replica.process.log().contains(complaint),
-            "nothing is reported"
-        );
-        anyhow::Ok(())
-    })
-    .await?;
-    let metrics = get(replica.metrics, "/metrics").await?;
-    let errors = "openelb_webhook_certificate_errors_total ";
-    assert!(metrics.contains(errors) && !metrics.contains(&format!("{errors}0")));
-    stage.serves(&second, &second.authority).await?;
-    replica.ready().await?;
+        // What cannot be served is said, and the last good certificate stays.
+        mount.publish("..3", &second.certificate, &first.key)?;
+        let complaint = "the private key does not fit the serving certificate";
+        eventually("the report", Deadline::SHORT, async || {
+            ensure!(
+                replica.process.log().contains(complaint),
+                "nothing is reported"
+            );
+            anyhow::Ok(())
+        })
+        .await?;
+        let metrics = get(replica.metrics, "/metrics").await?;
+        let errors = "openelb_webhook_certificate_errors_total ";
+        assert!(metrics.contains(errors) && !metrics.contains(&format!("{errors}0")));
+        stage.serves(&second, &second.authority).await?;
+        replica.ready().await?;
 
-    // Neither the Secret nor the configurations are ours then.
-    assert!(stage.secrets().get_opt(SECRET).await?.is_none());
-    assert_eq!(stage.ca_bundle().await?, both);
-    Ok(())
+        // Neither the Secret nor the configurations are ours then.
+        assert!(stage.secrets().get_opt(SECRET).await?.is_none());
+        assert_eq!(stage.ca_bundle().await?, both);
+        Ok(())
+    });
 }

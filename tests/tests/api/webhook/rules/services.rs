@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use openelb_tests::product::NAMESPACE;
-use openelb_tests::{Deadline, eventually};
+use openelb_tests::{Deadline, eventually, story};
 use serde_json::{Value, json};
 
 use super::super::stage::Stage;
@@ -20,218 +20,225 @@ fn service(annotations: Value, mut spec: Value) -> Value {
     service
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn services() -> Result<()> {
-    let stage = Stage::set(1, &[]).await?;
-    stage
-        .store(&eip("lan", json!({ "address": "192.0.2.0/28" })))
-        .await?;
-    let outside = service(json!({ EIP: "lan", ADDRESS: "192.0.2.16" }), json!({}));
-    stage
-        .seen(
-            &outside,
-            &Refused("the specified ip:<192.0.2.16> is beyond the range of eip[lan:192.0.2.0/28]"),
-        )
-        .await?;
-    all(
-        &stage,
-        vec![
-            (service(json!({}), json!({})), Taken),
-            (
-                service(json!({ EIP: "lan", ADDRESS: "192.0.2.15" }), json!({})),
-                Taken,
-            ),
-            (
-                service(json!({ ADDRESS: "ten" }), json!({})),
-                Refused("\"ten\" is no IP address"),
-            ),
-            (
-                service(json!({}), json!({ "loadBalancerIP": "192.0.2.300" })),
-                Refused("spec.loadBalancerIP: \"192.0.2.300\" is no IP address"),
-            ),
-            (
-                service(json!({}), json!({ "loadBalancerIP": "192.0.2.3" })),
-                Taken,
-            ),
-            (
-                service(
-                    json!({ ADDRESS: "192.0.2.3" }),
-                    json!({ "loadBalancerIP": "192.0.2.4" }),
-                ),
-                Warned("spec.loadBalancerIP: ignored"),
-            ),
-            (
-                service(
-                    json!({ "protocol.openelb.kubesphere.io/v1alpha1": "ospf" }),
-                    json!({}),
-                ),
-                Warned("\"ospf\" is ignored"),
-            ),
-            (
-                service(
-                    json!({ ADDRESS: "192.0.2.1,2001:db8::1" }),
-                    json!({ "ipFamilyPolicy": "SingleStack" }),
-                ),
-                Refused("2001:db8::1 is IPv6, but spec.ipFamilies is [IPv4]"),
-            ),
-            (
-                service(json!({ EIP: "later" }), json!({})),
-                Warned("there is no Eip \"later\" yet"),
-            ),
-            (
-                service(json!({ ADDRESS: "198.51.100.1" }), json!({})),
-                Warned("is in no Eip yet"),
-            ),
-            (
-                service(
-                    json!({ ADDRESS: "192.0.2.1" }),
-                    json!({ "ipFamilies": ["IPv6"] }),
-                ),
-                Refused("is IPv4, but spec.ipFamilies is [IPv6]"),
-            ),
-            (
-                service(json!({ ADDRESS: "192.0.2.1,192.0.2.2" }), json!({})),
-                Refused("one address per IP family"),
-            ),
-        ],
-    )
-    .await?;
-    // An address that another Service has.
-    let mut held = object(
-        "EipAddress",
-        "192.0.2.5",
-        json!({ "address": "192.0.2.5", "eip": "lan" }),
-    );
-    held["spec"]["services"] = json!([{
-        "namespace": "default", "name": "mail", "uid": "u", "requested": true,
-        "ports": [{ "protocol": "TCP", "port": 80 }],
-    }]);
-    stage.store_as_controller(&held).await?;
-    let same_port = service(json!({ ADDRESS: "192.0.2.5" }), json!({}));
-    let refusal = "192.0.2.5 cannot be shared: default/mail holds it and exposes port 80/TCP too";
-    stage.seen(&same_port, &Refused(refusal)).await?;
-    let mut other = same_port.clone();
-    other["spec"]["ports"] = json!([{ "port": 25 }]);
-    stage.expect(&other, &Taken).await?;
-    other["metadata"]["namespace"] = json!("kube-public");
-    let refusal = "Services of other namespaces may share it only where the Eip allows that";
-    stage.expect(&other, &Refused(refusal)).await?;
-
-    // One that is set aside, and a pool that lets nobody share.
-    let reservation =
-        json!({ "address": "192.0.2.6", "reserved": true, "reservedFor": ["default/other"] });
-    stage
-        .store(&object("EipAddress", "192.0.2.6", reservation))
-        .await?;
-    let reserved = service(json!({ ADDRESS: "192.0.2.6" }), json!({}));
-    stage
-        .seen(
-            &reserved,
-            &Warned("192.0.2.6 is reserved and not for this Service"),
-        )
-        .await?;
-    stage
-        .store(&eip(
-            "lan",
-            json!({ "address": "192.0.2.0/28", "sharing": "Never" }),
-        ))
-        .await?;
-    other["metadata"]["namespace"] = json!("default");
-    stage
-        .seen(
-            &other,
-            &Refused("192.0.2.5 is held by default/mail, and Eip lan lets nobody share an address"),
-        )
-        .await?;
-    stage
-        .store(&eip(
-            "lan",
-            json!({ "address": "192.0.2.0/28", "sharing": "SameNamespace" }),
-        ))
-        .await?;
-    stage.seen(&other, &Taken).await?;
-
-    // Requested addresses get one spelling.
-    let untidy = service(
-        json!({ ADDRESS: " 2001:DB8::0:1 , 192.0.2.7 " }),
-        json!({ "ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4", "IPv6"] }),
-    );
-    let said = stage
-        .apply(&untidy, &["--dry-run=server", "--output=json"])
-        .await?;
-    let tidy: Value = serde_json::from_str(&said.out).context(said.err)?;
-    assert_eq!(
-        tidy["metadata"]["annotations"][ADDRESS],
-        "2001:db8::1,192.0.2.7"
-    );
-
-    // Namespaces that are left out are left out, and so is everything that is no LoadBalancer.
-    for namespace in ["kube-system", NAMESPACE] {
-        let mut system = service(json!({ ADDRESS: "ten" }), json!({}));
-        system["metadata"]["namespace"] = json!(namespace);
-        stage.expect(&system, &Taken).await?;
-    }
-    let mut internal = service(json!({ ADDRESS: "ten" }), json!({}));
-    internal["spec"]["type"] = json!("ClusterIP");
-    stage.expect(&internal, &Taken).await?;
-
-    // Opted in by the default Eip, where nothing else is said.
-    let plain = |name: &str, namespace: &str, annotations: Value| {
-        json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": { "name": name, "namespace": namespace, "annotations": annotations },
-            "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }] },
-        })
-    };
-    let is_ours = async |object: &Value| -> Result<bool> {
-        let said = stage
-            .apply(object, &["--dry-run=server", "--output=json"])
+#[test]
+fn services() {
+    story(async || -> Result<()> {
+        let stage = Stage::set(1, &[]).await?;
+        stage
+            .store(&eip("lan", json!({ "address": "192.0.2.0/28" })))
             .await?;
-        let service: Value = serde_json::from_str(&said.out).context(said.err)?;
-        Ok(service["metadata"]["annotations"]["lb.kubesphere.io/v1alpha1"] == "openelb")
-    };
-    assert!(!is_ours(&plain("web", "default", json!({}))).await?);
-    stage
-        .store(&annotated(
-            eip("lan", json!({ "address": "192.0.2.0/28" })),
-            json!({ DEFAULT: "true" }),
-        ))
+        let outside = service(json!({ EIP: "lan", ADDRESS: "192.0.2.16" }), json!({}));
+        stage
+            .seen(
+                &outside,
+                &Refused(
+                    "the specified ip:<192.0.2.16> is beyond the range of eip[lan:192.0.2.0/28]",
+                ),
+            )
+            .await?;
+        all(
+            &stage,
+            vec![
+                (service(json!({}), json!({})), Taken),
+                (
+                    service(json!({ EIP: "lan", ADDRESS: "192.0.2.15" }), json!({})),
+                    Taken,
+                ),
+                (
+                    service(json!({ ADDRESS: "ten" }), json!({})),
+                    Refused("\"ten\" is no IP address"),
+                ),
+                (
+                    service(json!({}), json!({ "loadBalancerIP": "192.0.2.300" })),
+                    Refused("spec.loadBalancerIP: \"192.0.2.300\" is no IP address"),
+                ),
+                (
+                    service(json!({}), json!({ "loadBalancerIP": "192.0.2.3" })),
+                    Taken,
+                ),
+                (
+                    service(
+                        json!({ ADDRESS: "192.0.2.3" }),
+                        json!({ "loadBalancerIP": "192.0.2.4" }),
+                    ),
+                    Warned("spec.loadBalancerIP: ignored"),
+                ),
+                (
+                    service(
+                        json!({ "protocol.openelb.kubesphere.io/v1alpha1": "ospf" }),
+                        json!({}),
+                    ),
+                    Warned("\"ospf\" is ignored"),
+                ),
+                (
+                    service(
+                        json!({ ADDRESS: "192.0.2.1,2001:db8::1" }),
+                        json!({ "ipFamilyPolicy": "SingleStack" }),
+                    ),
+                    Refused("2001:db8::1 is IPv6, but spec.ipFamilies is [IPv4]"),
+                ),
+                (
+                    service(json!({ EIP: "later" }), json!({})),
+                    Warned("there is no Eip \"later\" yet"),
+                ),
+                (
+                    service(json!({ ADDRESS: "198.51.100.1" }), json!({})),
+                    Warned("is in no Eip yet"),
+                ),
+                (
+                    service(
+                        json!({ ADDRESS: "192.0.2.1" }),
+                        json!({ "ipFamilies": ["IPv6"] }),
+                    ),
+                    Refused("is IPv4, but spec.ipFamilies is [IPv6]"),
+                ),
+                (
+                    service(json!({ ADDRESS: "192.0.2.1,192.0.2.2" }), json!({})),
+                    Refused("one address per IP family"),
+                ),
+            ],
+        )
         .await?;
-    eventually("the default Eip to count", Deadline::SHORT, async || {
-        ensure!(
-            is_ours(&plain("web", "default", json!({}))).await?,
-            "not opted in"
+        // An address that another Service has.
+        let mut held = object(
+            "EipAddress",
+            "192.0.2.5",
+            json!({ "address": "192.0.2.5", "eip": "lan" }),
         );
-        anyhow::Ok(())
-    })
-    .await?;
-    assert!(
-        !is_ours(&plain(
-            "web",
-            "default",
-            json!({ "metallb.io/address-pool": "x" })
-        ))
-        .await?
-    );
-    stage
-        .control
-        .kubectl(&["create", "namespace", "quiet"])
-        .await?;
-    stage
-        .control
-        .kubectl(&[
-            "label",
-            "namespace",
-            "quiet",
-            "openelb.kubesphere.io/default-eip=disabled",
-        ])
-        .await?;
-    eventually("the label to count", Deadline::SHORT, async || {
-        ensure!(
-            !is_ours(&plain("web", "quiet", json!({}))).await?,
-            "opted in"
+        held["spec"]["services"] = json!([{
+            "namespace": "default", "name": "mail", "uid": "u", "requested": true,
+            "ports": [{ "protocol": "TCP", "port": 80 }],
+        }]);
+        stage.store_as_controller(&held).await?;
+        let same_port = service(json!({ ADDRESS: "192.0.2.5" }), json!({}));
+        let refusal =
+            "192.0.2.5 cannot be shared: default/mail holds it and exposes port 80/TCP too";
+        stage.seen(&same_port, &Refused(refusal)).await?;
+        let mut other = same_port.clone();
+        other["spec"]["ports"] = json!([{ "port": 25 }]);
+        stage.expect(&other, &Taken).await?;
+        other["metadata"]["namespace"] = json!("kube-public");
+        let refusal = "Services of other namespaces may share it only where the Eip allows that";
+        stage.expect(&other, &Refused(refusal)).await?;
+
+        // One that is set aside, and a pool that lets nobody share.
+        let reservation =
+            json!({ "address": "192.0.2.6", "reserved": true, "reservedFor": ["default/other"] });
+        stage
+            .store(&object("EipAddress", "192.0.2.6", reservation))
+            .await?;
+        let reserved = service(json!({ ADDRESS: "192.0.2.6" }), json!({}));
+        stage
+            .seen(
+                &reserved,
+                &Warned("192.0.2.6 is reserved and not for this Service"),
+            )
+            .await?;
+        stage
+            .store(&eip(
+                "lan",
+                json!({ "address": "192.0.2.0/28", "sharing": "Never" }),
+            ))
+            .await?;
+        other["metadata"]["namespace"] = json!("default");
+        stage
+            .seen(
+                &other,
+                &Refused(
+                    "192.0.2.5 is held by default/mail, and Eip lan lets nobody share an address",
+                ),
+            )
+            .await?;
+        stage
+            .store(&eip(
+                "lan",
+                json!({ "address": "192.0.2.0/28", "sharing": "SameNamespace" }),
+            ))
+            .await?;
+        stage.seen(&other, &Taken).await?;
+
+        // Requested addresses get one spelling.
+        let untidy = service(
+            json!({ ADDRESS: " 2001:DB8::0:1 , 192.0.2.7 " }),
+            json!({ "ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4", "IPv6"] }),
         );
-        anyhow::Ok(())
-    })
-    .await
+        let said = stage
+            .apply(&untidy, &["--dry-run=server", "--output=json"])
+            .await?;
+        let tidy: Value = serde_json::from_str(&said.out).context(said.err)?;
+        assert_eq!(
+            tidy["metadata"]["annotations"][ADDRESS],
+            "2001:db8::1,192.0.2.7"
+        );
+
+        // Namespaces that are left out are left out, and so is everything that is no LoadBalancer.
+        for namespace in ["kube-system", NAMESPACE] {
+            let mut system = service(json!({ ADDRESS: "ten" }), json!({}));
+            system["metadata"]["namespace"] = json!(namespace);
+            stage.expect(&system, &Taken).await?;
+        }
+        let mut internal = service(json!({ ADDRESS: "ten" }), json!({}));
+        internal["spec"]["type"] = json!("ClusterIP");
+        stage.expect(&internal, &Taken).await?;
+
+        // Opted in by the default Eip, where nothing else is said.
+        let plain = |name: &str, namespace: &str, annotations: Value| {
+            json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": { "name": name, "namespace": namespace, "annotations": annotations },
+                "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }] },
+            })
+        };
+        let is_ours = async |object: &Value| -> Result<bool> {
+            let said = stage
+                .apply(object, &["--dry-run=server", "--output=json"])
+                .await?;
+            let service: Value = serde_json::from_str(&said.out).context(said.err)?;
+            Ok(service["metadata"]["annotations"]["lb.kubesphere.io/v1alpha1"] == "openelb")
+        };
+        assert!(!is_ours(&plain("web", "default", json!({}))).await?);
+        stage
+            .store(&annotated(
+                eip("lan", json!({ "address": "192.0.2.0/28" })),
+                json!({ DEFAULT: "true" }),
+            ))
+            .await?;
+        eventually("the default Eip to count", Deadline::SHORT, async || {
+            ensure!(
+                is_ours(&plain("web", "default", json!({}))).await?,
+                "not opted in"
+            );
+            anyhow::Ok(())
+        })
+        .await?;
+        assert!(
+            !is_ours(&plain(
+                "web",
+                "default",
+                json!({ "metallb.io/address-pool": "x" })
+            ))
+            .await?
+        );
+        stage
+            .control
+            .kubectl(&["create", "namespace", "quiet"])
+            .await?;
+        stage
+            .control
+            .kubectl(&[
+                "label",
+                "namespace",
+                "quiet",
+                "openelb.kubesphere.io/default-eip=disabled",
+            ])
+            .await?;
+        eventually("the label to count", Deadline::SHORT, async || {
+            ensure!(
+                !is_ours(&plain("web", "quiet", json!({}))).await?,
+                "opted in"
+            );
+            anyhow::Ok(())
+        })
+        .await
+    });
 }

@@ -318,12 +318,12 @@ async fn uninstalling_leaves_objects_and_takes_the_rest(
 }
 
 /// What an administrator finds on each node: settings of interfaces, addresses, groups, rules, routes, neighbours for
-/// which the node answers.
+/// which the node answers. Groups of the node's own addresses are left out: a boot joins them in another way.
 async fn what_nodes_have(product: &Product<'_>) -> Result<Vec<(String, String)>> {
     const LOOK: &str = r"
         sysctl --all 2>/dev/null | grep -E '^net\.ipv[46]\.(conf|neigh)\.(all|default|eth0|lo)\.'
         ip -o addr show dev eth0 scope global | sed 's/valid_lft.*//'
-        ip maddr show dev eth0
+        ip maddr show dev eth0 | grep -vE 'ff02::1:ff00:(0|[bcd])$'
         ip rule; ip -6 rule
         ip route show dev eth0; ip -6 route show dev eth0
         ip neigh show proxy; ip -6 neigh show proxy";

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use openelb_tests::cluster::ANSWER;
-use openelb_tests::{Cluster, Prober, ProxyMode, Target, Traffic, scenario};
+use openelb_tests::{Cluster, Deadline, Prober, ProxyMode, Target, Traffic, eventually, scenario};
 
 /// One pod per node behind a Service of both families.
 const WEB: &str = r"
@@ -75,26 +75,30 @@ async fn answers_through_cluster_ips(mode: ProxyMode) -> Result<()> {
         );
     }
     let host = cluster.node("n1")?.host();
-    let mut prober = Prober::start(host, &targets)?;
-    prober.answered(400).await?;
-    let report = prober.stop().await?;
-    for target in &targets {
-        let report = report.of(*target);
-        println!("{mode:?} {target:?}: {:?}", report.by_node());
+    // kube-proxy learns of a pod a moment after the Deployment knows it ready.
+    eventually("every node to answer", Deadline::LONG, async || {
+        let mut prober = Prober::start(host, &targets)?;
+        prober.answered(400).await?;
+        let report = prober.stop().await?;
+        for target in &targets {
+            let report = report.of(*target);
+            println!("{mode:?} {target:?}: {:?}", report.by_node());
+            ensure!(
+                report.answered() > 0,
+                "{target:?} is not answered:\n{report}"
+            );
+            ensure!(
+                report.by_node().len() == 3 || target.traffic == Traffic::Held,
+                "not every node answered at {target:?}:\n{report}"
+            );
+        }
         ensure!(
-            report.answered() > 0,
-            "{target:?} is not answered:\n{report}"
+            report.by_pod().len() == 3,
+            "not every pod answered:\n{report}"
         );
-        ensure!(
-            report.by_node().len() == 3 || target.traffic == Traffic::Held,
-            "not every node answered at {target:?}:\n{report}"
-        );
-    }
-    ensure!(
-        report.by_pod().len() == 3,
-        "not every pod answered:\n{report}"
-    );
-    Ok(())
+        anyhow::Ok(())
+    })
+    .await
 }
 
 #[test]

@@ -14,8 +14,8 @@ use super::{Counts, Outcome, Probe, Target, Traffic};
 
 /// How often a new probe starts.
 const EVERY: Duration = Duration::from_millis(10);
-/// How long a probe waits before it counts as lost. The kernel repeats a SYN after a second: what is answered sooner was
-/// slow, on a busy machine, and nothing of it was lost.
+/// How long a probe waits before it counts as lost. The kernel repeats a SYN after a second, so a handshake that ends
+/// sooner lost nothing; data after it is repeated from 200 ms on, and a probe that was saved by that counts as answered.
 const PATIENCE: Duration = Duration::from_millis(900);
 /// How often a long-lived connection says something.
 const BEAT: Duration = Duration::from_millis(50);

@@ -359,7 +359,7 @@ async fn the_api_server_is_away_for_two_minutes(
         prober.answered(1_000).await?;
     }
     let report = prober.stop().await?;
-    // An outage is several in a row: of 12,000 connections, kube-proxy refuses one here and there.
+    // An outage is several in a row. Single refusals were seen here (6 of 12,000); their cause is not known.
     ensure!(report.gap() < Duration::from_millis(50), "{report}");
     api_server.restart().await?;
     cluster.control().ready().await?;

@@ -31,6 +31,14 @@ pub struct Loss {
     pub tried: usize,
 }
 
+/// What asks port 80 of `address` for a page.
+fn web_of(address: IpAddr) -> Target {
+    Target {
+        address: SocketAddr::new(address, 80),
+        traffic: Traffic::Http,
+    }
+}
+
 /// The product on a cluster.
 pub struct Product<'a> {
     cluster: &'a Cluster,
@@ -224,28 +232,36 @@ impl<'a> Product<'a> {
         self.explain(outcome).await
     }
 
+    /// Waits until connections from a host to port 80 of `address` are answered, a row of them without a failure: enough
+    /// to try every next hop. A node's kube-proxy learns of a Service and its pods up to a second after the router does,
+    /// and refuses what comes before.
+    ///
+    /// # Errors
+    /// They are not in time.
+    pub async fn answers(&self, from: &Host, address: IpAddr) -> Result<()> {
+        let target = web_of(address);
+        let outcome = eventually("answers without a gap", Deadline::LONG, async || {
+            let mut first = Prober::start(from, &[target])?;
+            let answered =
+                tokio::time::timeout(std::time::Duration::from_secs(2), first.answered(40));
+            let answered = answered.await;
+            let report = first.stop().await?;
+            let all = report.answered() == report.probes().len();
+            ensure!(answered.is_ok() && all, "{report}");
+            anyhow::Ok(())
+        })
+        .await;
+        self.explain(outcome).await
+    }
+
     /// Traffic from a host to port 80 of `address`, once it is answered.
     ///
     /// # Errors
     /// It is not in time.
     pub async fn traffic(&self, from: &Host, address: IpAddr) -> Result<Prober> {
-        let target = Target {
-            address: SocketAddr::new(address, 80),
-            traffic: Traffic::Http,
-        };
-        // What happens before the first answer is another story's matter.
-        let outcome = eventually("the first answer", Deadline::LONG, async || {
-            let mut first = Prober::start(from, &[target])?;
-            let answered =
-                tokio::time::timeout(std::time::Duration::from_secs(1), first.answered(20));
-            let answered = answered.await;
-            let report = first.stop().await?;
-            ensure!(answered.is_ok() && report.gap().is_zero(), "{report}");
-            anyhow::Ok(())
-        })
-        .await;
-        self.explain(outcome).await?;
-        Prober::start(from, &[target])
+        // What happens before the first answers is another story's matter.
+        self.answers(from, address).await?;
+        Prober::start(from, &[web_of(address)])
     }
 
     /// Makes a fault under traffic from `from` to `address`, waits for `healed`, and then for a row of answers without a

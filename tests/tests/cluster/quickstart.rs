@@ -35,6 +35,12 @@ fn tour() {
             product.answerer(lan).await.map(drop)
         })
         .await?;
+        let network = cluster.network();
+        step("both addresses answer, through every node", async {
+            product.answers(network.client(), bgp).await?;
+            product.answers(network.lan_client(), lan).await
+        })
+        .await?;
         show_objects(&product).await?;
         show_network(&product, bgp, lan).await?;
         lose_a_node(&product, bgp).await?;

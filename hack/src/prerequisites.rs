@@ -76,6 +76,19 @@ pub(crate) fn rust_components() -> Result<()> {
     Ok(())
 }
 
+/// Fetches the source of every package in `Cargo.lock`, also of those that only other platforms build: cargo-deny reads
+/// the licence of each, and runs without a network so that it never changes what it judges.
+///
+/// # Errors
+/// The registry cannot be reached, or `Cargo.lock` is out of date.
+pub(crate) fn sources() -> Result<()> {
+    let mut fetch = cargo();
+    fetch.args(["fetch", "--quiet", "--locked"]);
+    show(fetch)
+        .map(drop)
+        .context("the licence check reads the source of every package")
+}
+
 /// Installs the Debian packages that a tier uses, where they are missing.
 ///
 /// # Errors

@@ -91,6 +91,7 @@ fn lint() -> Result<Tally> {
     let mut failures = Vec::new();
     prerequisites::rust_components()?;
     let deny = prerequisites::cargo_deny()?;
+    prerequisites::sources()?;
     let mut checks = Vec::new();
 
     let mut fmt = cargo();

@@ -532,6 +532,11 @@ fn fsm_config(config: &SessionConfig) -> rustbgpd_fsm::PeerConfig {
 
 /// Makes the machine's OPEN ours: it knows no restart of its own, always sets
 /// the N bit, and offers RFC 8950 by families alone.
+///
+/// The F bits are always set: it is the kernel that forwards, whatever becomes
+/// of a connection or of this process. Without them a peer that lost the
+/// connection would drop the routes it kept as soon as it is back (RFC 4724
+/// §4.2), and a lost connection is no restart of ours (the R bit).
 fn offer(open: &mut OpenMessage, config: &SessionConfig) {
     let peer = &config.peer;
     for capability in &mut open.capabilities {
@@ -547,12 +552,12 @@ fn offer(open: &mut OpenMessage, config: &SessionConfig) {
                     .graceful_restart
                     .is_some_and(|restart| restart.notification);
                 for family in families {
-                    family.forwarding_preserved = config.restarting;
+                    family.forwarding_preserved = true;
                 }
             }
             Capability::LongLivedGracefulRestart(families) => {
                 for family in families {
-                    family.forwarding_preserved = config.restarting;
+                    family.forwarding_preserved = true;
                 }
             }
             _ => {}

@@ -86,21 +86,21 @@ fn every_capability_we_know_by_its_octets() {
             (2, vec![]),
             (5, vec![0, 1, 0, 1, 0, 2]),
             (6, vec![]),
-            // N bit, 120 s, no F bits.
-            (64, vec![0x40, 120, 0, 1, 1, 0, 0, 2, 1, 0]),
+            // N bit, 120 s, F bits.
+            (64, vec![0x40, 120, 0, 1, 1, 0x80, 0, 2, 1, 0x80]),
             (65, vec![0, 0, 0xfd, 0xe9]),
             (69, vec![0, 1, 1, 2, 0, 2, 1, 2]),
             (70, vec![]),
             (
                 71,
-                vec![0, 1, 1, 0, 0, 0x0e, 0x10, 0, 2, 1, 0, 0, 0x0e, 0x10]
+                vec![0, 1, 1, 0x80, 0, 0x0e, 0x10, 0, 2, 1, 0x80, 0, 0x0e, 0x10]
             ),
         ]
     );
 }
 
 #[test]
-fn in_the_restart_window_the_open_carries_r_and_f() {
+fn in_the_restart_window_the_open_carries_r_too() {
     let (_, open) = begin(config(true, all));
     let restart = capabilities(&open)
         .into_iter()
@@ -114,7 +114,7 @@ fn the_n_bit_is_ours_to_set() {
     let (_, open) = begin(config(false, |peer| {
         peer.graceful_restart = Some(GracefulRestart::default());
     }));
-    assert!(capabilities(&open).contains(&(64, vec![0, 120, 0, 1, 1, 0])));
+    assert!(capabilities(&open).contains(&(64, vec![0, 120, 0, 1, 1, 0x80])));
 }
 
 #[test]

@@ -56,7 +56,10 @@ pub(crate) async fn run(mut wish: watch::Receiver<Arc<Wish>>, snapshot: watch::S
                     }
                     break;
                 }
-                (stream, remote) = accept(&open) => hand_over(&wanted, stream, remote),
+                (at, stream, remote) = accept(&open) => {
+                    let keys = open.get(&at).map(|socket| &socket.keys);
+                    hand_over(&wanted, keys, stream, remote);
+                }
                 () = tokio::time::sleep(RETRY), if !complete => break,
             }
         }
@@ -146,7 +149,14 @@ fn set_keys(address: SocketAddr, socket: &mut Open, wanted: &Wish) {
     }
 }
 
-fn hand_over(wanted: &Wish, stream: TcpStream, remote: SocketAddr) {
+/// Gives a connection to its peer's task. The kernel asks for a signature only where it was given the key: a peer
+/// whose key it does not have (it is too long, say, or its address was not known before) is not let in at all.
+fn hand_over(
+    wanted: &Wish,
+    keys: Option<&BTreeMap<IpAddr, Password>>,
+    stream: TcpStream,
+    remote: SocketAddr,
+) {
     let ip = remote.ip().to_canonical();
     let scope = match remote {
         SocketAddr::V6(remote) => remote.scope_id(),
@@ -164,22 +174,26 @@ fn hand_over(wanted: &Wish, stream: TcpStream, remote: SocketAddr) {
         tracing::debug!(%ip, "an inbound connection from an address that is no peer");
         return;
     };
+    if door.key.is_some() && keys.and_then(|keys| keys.get(&ip)) != door.key.as_ref() {
+        tracing::warn!(%ip, "an inbound connection that the kernel could not ask for the password of");
+        return;
+    }
     if door.accepted.try_send(stream).is_err() {
         tracing::debug!(%ip, "an inbound connection came while another one waits");
     }
 }
 
-/// Waits for a connection on any socket, for ever if there is none.
-async fn accept(open: &BTreeMap<SocketAddr, Open>) -> (TcpStream, SocketAddr) {
+/// Waits for a connection on any socket, for ever if there is none. Says where it came in and from where.
+async fn accept(open: &BTreeMap<SocketAddr, Open>) -> (SocketAddr, TcpStream, SocketAddr) {
     loop {
         let mut waits: Vec<_> = open
-            .values()
-            .map(|socket| Box::pin(socket.listener.accept()))
+            .iter()
+            .map(|(address, socket)| (*address, Box::pin(socket.listener.accept())))
             .collect();
         let next = poll_fn(|context| {
-            for wait in &mut waits {
+            for (address, wait) in &mut waits {
                 if let Poll::Ready(result) = wait.as_mut().poll(context) {
-                    return Poll::Ready(result);
+                    return Poll::Ready(result.map(|(stream, from)| (*address, stream, from)));
                 }
             }
             Poll::Pending
@@ -192,5 +206,67 @@ async fn accept(open: &BTreeMap<SocketAddr, Open>) -> (TcpStream, SocketAddr) {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    /// A listener on a free port, and what it hands over of connections from here to a peer with this key.
+    async fn listening(
+        key: Option<&str>,
+    ) -> (
+        SocketAddr,
+        mpsc::Receiver<TcpStream>,
+        watch::Sender<Arc<Wish>>,
+    ) {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let (accepted, taken) = mpsc::channel(1);
+        let door = Door {
+            address: PeerAddress::Ip(address.ip()),
+            key: key.map(Password::new),
+            accepted,
+        };
+        let wish = Wish {
+            addresses: vec![address],
+            doors: [("peer".into(), door)].into(),
+        };
+        let (wish, wished) = watch::channel(Arc::new(wish));
+        let (snapshot, mut bound) = watch::channel(Snapshot::default());
+        tokio::spawn(run(wished, snapshot));
+        let is_bound = |all: &Snapshot| all.listeners.get(&address) == Some(&Ok(()));
+        bound.wait_for(is_bound).await.unwrap();
+        (address, taken, wish)
+    }
+
+    #[tokio::test]
+    async fn a_connection_goes_to_the_peer_it_comes_from() {
+        let (address, mut taken, _wish) = listening(None).await;
+        let ours = TcpStream::connect(address).await.unwrap();
+        let theirs = taken.recv().await.unwrap();
+        assert_eq!(
+            theirs.peer_addr().unwrap(),
+            ours.local_addr().unwrap(),
+            "the connection itself"
+        );
+    }
+
+    #[tokio::test]
+    async fn without_its_key_in_the_kernel_a_peer_is_not_let_in() {
+        // Longer than the kernel takes: it asks for no signature.
+        let key = "k".repeat(Password::MAX_LEN + 1);
+        let (address, mut taken, _wish) = listening(Some(&key)).await;
+        let mut unsigned = TcpStream::connect(address).await.unwrap();
+        let closed = unsigned.read(&mut [0]).await;
+        assert!(
+            matches!(closed, Ok(0) | Err(_)),
+            "it is closed, not listened to"
+        );
+        assert!(taken.try_recv().is_err());
     }
 }

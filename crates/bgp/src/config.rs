@@ -241,7 +241,9 @@ pub struct PeerConfig {
     pub local_as: Option<u32>,
     /// Free text, shown in the snapshot.
     pub description: String,
-    /// TCP MD5 key, on the listener and on outgoing connections.
+    /// TCP MD5 key, on the listener and on outgoing connections. A peer with
+    /// a key never gets in without: from a [`PeerAddress::Interface`], for
+    /// whom none can be set beforehand, no connection is taken.
     pub password: Option<Password>,
     /// Session timers.
     pub timers: Timers,
@@ -262,7 +264,7 @@ pub struct PeerConfig {
     pub extended_next_hop: bool,
     /// Graceful restart, if it is to be negotiated.
     pub graceful_restart: Option<GracefulRestart>,
-    /// BFD, if wanted.
+    /// BFD, if wanted; without effect for [`PeerAddress::Interface`].
     pub bfd: Option<BfdConfig>,
     /// Whether the session is wanted at all.
     pub admin: AdminState,
@@ -307,6 +309,13 @@ impl PeerConfig {
         families.sort_unstable();
         families.dedup();
         families
+    }
+
+    /// Whether BFD watches the path: not where the address of the peer is to
+    /// be found on an interface.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.bfd.is_some() && !matches!(self.address, PeerAddress::Interface(_))
     }
 
     /// Says what makes this peer unusable, if anything: the same check the

@@ -40,6 +40,8 @@ pub fn of_peer(spec: &BgpPeerSpec) -> Vec<&'static str> {
         fields.note(!matches!(remove, "" | "NONE"), "conf.removePrivateAs");
         fields.note(conf.replace_peer_as, "conf.replacePeerAs");
         fields.note(conf.allow_own_as.is_some_and(|n| n != 0), "conf.allowOwnAs");
+        let found = conf.neighbor_address.is_empty() && !conf.neighbor_interface.is_empty();
+        fields.note(found && watched(spec), "bfd with conf.neighborInterface");
         fields.note(conf.route_flap_damping, "conf.routeFlapDamping");
         fields.note(
             conf.send_community.is_some_and(|n| n != 0),
@@ -73,6 +75,11 @@ pub fn of_peer(spec: &BgpPeerSpec) -> Vec<&'static str> {
         fields.graceful_restart(restart);
     }
     fields.0
+}
+
+/// Nobody can be watched whose address is found anew for every session.
+fn watched(spec: &BgpPeerSpec) -> bool {
+    spec.bfd.as_ref().is_some_and(|bfd| bfd.enabled)
 }
 
 fn restarts(spec: &BgpPeerSpec) -> bool {
@@ -133,6 +140,10 @@ impl Fields {
 
     fn graceful_restart(&mut self, restart: &GracefulRestart) {
         let set = |value: Option<i64>| value.is_some_and(|value| value != 0);
+        self.note(
+            restart.enabled && restart.helper_only,
+            "gracefulRestart with helperOnly",
+        );
         self.note(set(restart.deferral_time), "gracefulRestart.deferralTime");
         self.note(
             set(restart.stale_routes_time),
@@ -170,6 +181,24 @@ mod tests {
             serde_json::from_value(json!({"as": 1, "useMultiplePaths": true, "families": [0, 2]}))
                 .unwrap();
         assert_eq!(of_conf(&spec), ["useMultiplePaths", "families above 1"]);
+    }
+
+    #[test]
+    fn bfd_of_a_peer_without_address_and_help_with_nothing_are_named() {
+        let spec = |conf| -> BgpPeerSpec {
+            let restart = json!({"enabled": true, "helperOnly": true});
+            let spec = json!({"conf": conf, "bfd": {"enabled": true}, "gracefulRestart": restart});
+            serde_json::from_value(spec).unwrap()
+        };
+        assert_eq!(
+            of_peer(&spec(json!({"neighborInterface": "eth0"}))),
+            [
+                "bfd with conf.neighborInterface",
+                "gracefulRestart with helperOnly"
+            ]
+        );
+        let known = json!({"neighborInterface": "eth0", "neighborAddress": "fe80::1"});
+        assert_eq!(of_peer(&spec(known)), ["gracefulRestart with helperOnly"]);
     }
 
     #[test]

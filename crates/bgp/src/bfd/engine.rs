@@ -29,8 +29,11 @@ use crate::snapshot::BfdSnapshot;
 const SINGLE_HOP: u16 = 3784;
 /// Destination port over several hops (RFC 5883 §5).
 const MULTI_HOP: u16 = 4784;
-/// How often a socket that could not be opened is tried again.
-const RETRY: Duration = Duration::from_secs(5);
+/// How soon a socket that could not be opened is tried again: an engine that
+/// has just ended may still be closing its own. Each wait is twice the one before.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+/// The longest of these waits.
+const LAST_RETRY: Duration = Duration::from_secs(5);
 /// Packets taken from a socket before timers are looked at again.
 const BATCH: usize = 64;
 
@@ -206,6 +209,8 @@ struct Threaded {
     by_discriminator: HashMap<u32, PeerName>,
     receivers: Vec<(u16, bool, Receiver)>,
     retry_at: Option<Instant>,
+    /// The wait before the last retry; zero where the last try was a success.
+    waited: Duration,
 }
 
 impl Threaded {
@@ -293,6 +298,11 @@ impl Threaded {
                     running.session.configure(now, wish.config);
                 }
                 running.session.set_admin_down(now, wish.admin_down);
+                // A peer that was removed and added again between two looks of
+                // ours is another listener, who has heard nothing yet.
+                if !running.wish.status.same_channel(&wish.status) {
+                    running.told = None;
+                }
                 running.wish = wish.clone();
             }
         }
@@ -310,7 +320,7 @@ impl Threaded {
     }
 
     fn open_sockets(&mut self, now: Instant) {
-        self.retry_at = None;
+        let mut failed = false;
         let mut wanted: Vec<(u16, bool)> = self
             .sessions
             .values()
@@ -337,16 +347,20 @@ impl Threaded {
                 Ok(receiver) => self.receivers.push((port, ipv4, receiver)),
                 Err(error) => {
                     tracing::warn!(port, %error, "BFD cannot listen: does another BFD daemon run here?");
-                    self.retry_at = Some(now + RETRY);
+                    failed = true;
                 }
             }
         }
         for running in self.sessions.values_mut() {
             running.open();
-            if running.socket.is_none() {
-                self.retry_at = Some(now + RETRY);
-            }
+            failed |= running.socket.is_none();
         }
+        self.waited = if failed {
+            (self.waited * 2).clamp(FIRST_RETRY, LAST_RETRY)
+        } else {
+            Duration::ZERO
+        };
+        self.retry_at = failed.then(|| now + self.waited);
     }
 
     fn drain(&mut self, buffer: &mut [u8; 64]) {
@@ -410,3 +424,6 @@ async fn readable(receivers: &[(u16, bool, Receiver)]) -> io::Result<()> {
     })
     .await
 }
+
+#[cfg(test)]
+mod tests;

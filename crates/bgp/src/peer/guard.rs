@@ -44,7 +44,7 @@ impl Peer {
     /// router that has them before BFD is up would send into a node that dies
     /// in between for as long as the hold time.
     pub(super) fn keep_back_until(&self, now: Instant) -> Option<Instant> {
-        (self.setup.peer.bfd.is_some() && !self.bfd_up).then(|| now + PATIENCE)
+        (self.setup.peer.is_watched() && !self.bfd_up).then(|| now + PATIENCE)
     }
 
     /// Lets the routes go.

@@ -85,7 +85,7 @@ fn listen(speaker: &Speaker) -> Vec<SocketAddr> {
 }
 
 /// Families in the terms of the protocol.
-pub(super) fn families(announced: &BTreeSet<api::Family>) -> Vec<Family> {
+pub(crate) fn families(announced: &BTreeSet<api::Family>) -> Vec<Family> {
     let family = |family: &api::Family| match family {
         api::Family::V4 => Family::Ipv4,
         api::Family::V6 => Family::Ipv6,

@@ -25,6 +25,7 @@ use openelb_api::{Tolerant, keys};
 
 use crate::announce::{Holding, Node, Service, ServiceKey, SliceEndpoints, World};
 use crate::peering::{ConfObject, Credentials, PeerObject};
+pub(crate) use read::SpeakerPod;
 use read::{
     announced_condition, broken, conf_entries, credential, is_foreign, peer_entries, read_pool,
 };
@@ -80,9 +81,13 @@ pub(crate) struct Picture {
     pub(crate) secrets: Credentials,
     /// The addresses of the speakers' pods.
     pub(crate) speakers: BTreeMap<String, IpAddr>,
+    /// The speakers' pods, where all nodes matter.
+    pub(crate) pods: BTreeMap<String, SpeakerPod>,
     /// The `Announced` conditions of Services, where all nodes matter.
     pub(crate) announced: BTreeMap<ServiceKey, Condition>,
     relists: BTreeMap<Kind, Relist>,
+    /// Kinds without which the picture is not complete.
+    needed: Vec<Kind>,
     /// EndpointSlice → the Service that it belongs to.
     owners: BTreeMap<Key, ServiceKey>,
     /// The one node whose entries in statuses matter; all where `None`.
@@ -93,12 +98,8 @@ impl Picture {
     /// An empty picture that is complete once each of these kinds was listed. Where a node is named,
     /// of statuses only its own entries are kept.
     pub(crate) fn new(kinds: &[Kind], only: Option<String>) -> Self {
-        let relists = kinds
-            .iter()
-            .map(|kind| (*kind, Relist::default()))
-            .collect();
         Self {
-            relists,
+            needed: kinds.to_vec(),
             only,
             ..Self::default()
         }
@@ -115,8 +116,9 @@ impl Picture {
 
     /// Kinds that were not listed completely yet.
     pub(crate) fn waiting_for(&self) -> Vec<Kind> {
-        let waiting = self.relists.iter().filter(|(_, relist)| !relist.loaded());
-        waiting.map(|(kind, _)| *kind).collect()
+        let loaded = |kind: &Kind| self.relists.get(kind).is_some_and(Relist::loaded);
+        let waiting = self.needed.iter().copied();
+        waiting.filter(|kind| !loaded(kind)).collect()
     }
 
     /// Whether every kind was listed at least once.
@@ -136,10 +138,12 @@ impl Picture {
             peer_statuses,
             secrets,
             speakers,
+            pods,
             announced,
             relists,
             owners,
             only,
+            needed: _,
         } = self;
         match change {
             Change::Node(event) => {
@@ -257,8 +261,10 @@ impl Picture {
                     .entry(Kind::Pod)
                     .or_default()
                     .follow(event, |(_, name), pod| {
+                        let seen = pod.as_ref().filter(|_| only.is_none());
+                        let seen = set(pods, name.clone(), seen.and_then(SpeakerPod::read));
                         let ip = pod.and_then(|pod| pod.status?.pod_ip?.parse().ok());
-                        set(speakers, name.clone(), ip)
+                        set(speakers, name.clone(), ip) || seen
                     })
             }
             Change::Secret(event) => relists

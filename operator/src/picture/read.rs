@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Secret, Service as ApiService};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service as ApiService};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use openelb_api::keys;
 use openelb_api::v1alpha2::{BgpConf, BgpConfStatus, BgpPeer, BgpPeerStatus, Eip};
@@ -60,6 +60,29 @@ pub(super) fn peer_entries(object: &BgpPeer, only: Option<&str>) -> BgpPeerStatu
         status.summary.clear();
     }
     status
+}
+
+/// A speaker's pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SpeakerPod {
+    /// The node that it runs on.
+    pub(crate) node: String,
+    /// Kubelet calls it ready.
+    pub(crate) ready: bool,
+}
+
+impl SpeakerPod {
+    /// Reads the API's object; nothing where it has no node yet.
+    pub(super) fn read(pod: &Pod) -> Option<Self> {
+        let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
+        let ready = conditions.into_iter().flatten();
+        Some(Self {
+            node: pod.spec.as_ref()?.node_name.clone()?,
+            ready: ready
+                .filter(|one| one.type_ == "Ready")
+                .any(|one| one.status == "True"),
+        })
+    }
 }
 
 /// The longest value of a Secret that can be a password; longer ones are not kept.

@@ -1,6 +1,6 @@
 //! Conditions and summaries of BgpConf and BgpPeers: pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -11,32 +11,60 @@ use openelb_api::v1alpha2::{BgpConf, BgpPeer, BgpPeerStatus};
 use openelb_api::validate::{self, Verdict, View};
 use serde_json::{Map, Value, json};
 
+use super::silent::Silent;
 use crate::peering::{PeerObject, rivals};
 use crate::picture::Picture;
 
 /// The status patches that are due, by BgpPeer; `None` for the BgpConf.
-pub(super) fn writes(picture: &Picture, now: Timestamp) -> Vec<(Option<String>, Value)> {
+pub(super) fn writes(
+    picture: &Picture,
+    silent: &Silent,
+    now: Timestamp,
+) -> Vec<(Option<String>, Value)> {
     let mut writes = Vec::new();
-    if let Some(body) = conf_patch(picture, now) {
+    if let Some(body) = conf_patch(picture, silent, now) {
         writes.push((None, body));
     }
-    let mut older: BTreeMap<&str, &str> = BTreeMap::new();
-    for node in picture.world.nodes.values() {
-        older.extend(rivals(&picture.peers, node));
-    }
+    let older = losers(picture);
     for (name, object) in &picture.peers {
         let Some(status) = picture.peer_statuses.get(name) else {
             continue;
         };
         let rival = older.get(name.as_str()).copied();
-        if let Some(body) = peer_patch(picture, (name, object), status, rival, now) {
+        if let Some(body) = peer_patch(picture, silent, (name, object), status, rival, now) {
             writes.push((Some(name.clone()), body));
         }
     }
     writes
 }
 
-fn conf_patch(picture: &Picture, now: Timestamp) -> Option<Value> {
+/// The BgpPeers that no node uses, each with an older one that has its address. One that loses on some nodes only
+/// says so in the entries of those.
+fn losers(picture: &Picture) -> BTreeMap<&str, &str> {
+    let mut older: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut used: BTreeSet<&str> = BTreeSet::new();
+    for node in picture.world.nodes.values() {
+        let rivals = rivals(&picture.peers, node);
+        let meant = picture.peers.iter().filter(|(_, peer)| peer.selects(node));
+        let names = meant.map(|(name, _)| name.as_str());
+        used.extend(names.filter(|name| !rivals.contains_key(name)));
+        older.extend(rivals);
+    }
+    older.retain(|name, _| !used.contains(name));
+    older
+}
+
+/// What keeps a node's entry from being believed: it is gone, not ready, or nobody there speaks.
+fn mute(picture: &Picture, silent: &Silent, node: &str, now: Timestamp) -> Option<&'static str> {
+    match picture.world.nodes.get(node) {
+        None => Some("the node is gone"),
+        Some(view) if !view.ready(now) => Some("the node is not ready"),
+        Some(_) if silent.nodes.contains(node) => Some("no speaker is ready there"),
+        Some(_) => None,
+    }
+}
+
+fn conf_patch(picture: &Picture, silent: &Silent, now: Timestamp) -> Option<Value> {
     let status = picture.conf_status.as_ref()?;
     let conf = picture.conf.as_ref()?;
     let broken = picture.conf_broken.clone().map(Fault::unusable);
@@ -48,19 +76,33 @@ fn conf_patch(picture: &Picture, now: Timestamp) -> Option<Value> {
     if !conf.spec.policy.is_empty() {
         without.push("policy");
     }
-    let troubles = status
-        .nodes_conf_status
-        .iter()
-        .filter(|(node, entry)| {
-            picture.world.nodes.contains_key(*node) && !entry.message.is_empty()
-        })
-        .map(|(node, entry)| format!("{node}: {}", entry.message));
-    let conditions = vec![
-        accepted(fault, &without),
-        ready(troubles.collect(), "the speakers run with it"),
-    ];
+    let entries = status.nodes_conf_status.iter();
+    let entries = entries.filter(|(node, _)| picture.world.nodes.contains_key(*node));
+    let mut speaks = false;
+    let mut troubles = Vec::new();
+    for (node, entry) in entries {
+        let mute = mute(picture, silent, node, now);
+        speaks |= mute.is_none();
+        let trouble = mute.unwrap_or(&entry.message);
+        if !trouble.is_empty() {
+            troubles.push(format!("{node}: {trouble}"));
+        }
+    }
+    let ready = if speaks {
+        ready(troubles, "the speakers run with it")
+    } else {
+        let nobody = "no speaker runs with it yet: is the DaemonSet of speakers there?";
+        (READY, "False", "NoSpeaker", nobody.to_owned())
+    };
+    let conditions = vec![accepted(fault, &without), ready];
     let mut body = Map::new();
-    put_conditions(&mut body, &status.conditions, conditions, now);
+    put_conditions(
+        &mut body,
+        &status.conditions,
+        conditions,
+        conf.generation,
+        now,
+    );
     put_gone(
         &mut body,
         "nodesConfStatus",
@@ -72,6 +114,7 @@ fn conf_patch(picture: &Picture, now: Timestamp) -> Option<Value> {
 
 fn peer_patch(
     picture: &Picture,
+    silent: &Silent,
     (name, object): (&str, &PeerObject),
     status: &BgpPeerStatus,
     rival: Option<&str>,
@@ -95,44 +138,52 @@ fn peer_patch(
             object.peer.is_ok(),
         )
     });
-    let here = |node: &str| {
-        picture
-            .world
-            .nodes
-            .get(node)
-            .is_some_and(|node| node.ready(now))
-    };
     let entries = &status.nodes_peer_status;
     let meant = entries
-        .keys()
-        .filter(|node| picture.world.nodes.contains_key(*node))
-        .count();
-    let up = entries
         .iter()
-        .filter(|(node, entry)| here(node) && entry.peer_state.session_state == "ESTABLISHED")
-        .count();
-    let summary = if meant == 0 {
+        .filter(|(node, _)| picture.world.nodes.contains_key(*node));
+    let (mut all, mut up) = (0, 0);
+    let mut troubles = Vec::new();
+    for (node, entry) in meant {
+        all += 1;
+        let established = entry.peer_state.session_state == "ESTABLISHED";
+        match mute(picture, silent, node, now) {
+            Some(trouble) => troubles.push(format!("{node}: {trouble}")),
+            None if established && entry.message.is_empty() => up += 1,
+            None => {
+                up += usize::from(established);
+                let message = match entry.message.as_str() {
+                    "" => "no session",
+                    message => message,
+                };
+                troubles.push(format!("{node}: {message}"));
+            }
+        }
+    }
+    let summary = if all == 0 {
         String::new()
     } else {
-        format!("{up}/{meant} Established")
+        format!("{up}/{all} Established")
     };
-    let troubles: Vec<String> = entries
-        .iter()
-        .filter(|(node, entry)| {
-            picture.world.nodes.contains_key(*node)
-                && entry.peer_state.session_state != "ESTABLISHED"
-        })
-        .map(|(node, entry)| match entry.message.as_str() {
-            "" => format!("{node}: no session"),
-            message => format!("{node}: {message}"),
-        })
-        .collect();
-    let conditions = vec![
-        accepted(fault, &ignored::of_peer(&object.spec)),
-        ready(troubles, "every session is established"),
-    ];
+    let selected = picture.world.nodes.values();
+    let ready = if all > 0 {
+        ready(troubles, "every session is established")
+    } else if selected.into_iter().any(|node| object.selects(node)) {
+        let nobody = "no speaker has said anything of it yet";
+        (READY, "False", "NoSpeaker", nobody.to_owned())
+    } else {
+        let nobody = "spec.nodeSelector selects no node";
+        (READY, "False", "NoNode", nobody.to_owned())
+    };
+    let conditions = vec![accepted(fault, &ignored::of_peer(&object.spec)), ready];
     let mut body = Map::new();
-    put_conditions(&mut body, &status.conditions, conditions, now);
+    put_conditions(
+        &mut body,
+        &status.conditions,
+        conditions,
+        object.generation,
+        now,
+    );
     if summary != status.summary {
         body.insert("summary".to_owned(), json!(summary));
     }
@@ -207,10 +258,12 @@ fn put_conditions(
     body: &mut Map<String, Value>,
     shown: &[Condition],
     said: Vec<Said>,
+    generation: Option<i64>,
     now: Timestamp,
 ) {
     let same = |condition: &Condition, said: &Said| {
         condition.type_ == said.0
+            && condition.observed_generation == generation
             && condition.status == said.1
             && condition.reason == said.2
             && condition.message == said.3
@@ -237,7 +290,7 @@ fn put_conditions(
                 status: status.to_owned(),
                 reason: reason.to_owned(),
                 message,
-                observed_generation: None,
+                observed_generation: generation,
                 last_transition_time: since,
             }
         })
@@ -299,7 +352,7 @@ mod tests {
     }
 
     fn only(picture: &Picture) -> Value {
-        let mut writes = writes(picture, at(0));
+        let mut writes = writes(picture, &Silent::default(), at(0));
         assert_eq!(writes.len(), 1, "{writes:?}");
         writes.pop().unwrap().1["status"].clone()
     }
@@ -329,6 +382,84 @@ mod tests {
             condition(&status, "Accepted"),
             "True every field is honoured"
         );
+    }
+
+    #[test]
+    fn without_any_session_nothing_is_called_ready() {
+        let status = only(&picture(good(), json!({})));
+        assert_eq!(
+            condition(&status, "Ready"),
+            "False no speaker has said anything of it yet"
+        );
+        let mut spec = good();
+        spec["nodeSelector"] = json!({"matchLabels": {"rack": "none"}});
+        let status = only(&picture(spec, json!({})));
+        assert_eq!(
+            condition(&status, "Ready"),
+            "False spec.nodeSelector selects no node"
+        );
+        let mut picture = Picture::of(TestWorld::default().node(node("a")).build());
+        let spec = serde_json::from_value(json!({"as": 1})).unwrap();
+        picture.conf = Some(ConfObject::read(&BgpConf::new("default", spec)));
+        picture.conf_status = Some(Arc::default());
+        assert!(condition(&only(&picture), "Ready").starts_with("False no speaker runs with it"));
+    }
+
+    #[test]
+    fn a_node_that_nobody_speaks_for_counts_in_neither_way() {
+        let established = json!({"nodesPeerStatus": {"a": session("ESTABLISHED", ""), "b": session("ESTABLISHED", "")}});
+        let picture = picture(good(), established);
+        let silent = Silent {
+            nodes: ["b".to_owned()].into(),
+            recheck_at: None,
+        };
+        let status = writes(&picture, &silent, at(0)).pop().unwrap().1["status"].clone();
+        assert_eq!(status["summary"], "1/2 Established");
+        assert_eq!(
+            condition(&status, "Ready"),
+            "False b: no speaker is ready there"
+        );
+        let mut picture = picture;
+        let b = picture.world.nodes.get_mut("b").unwrap();
+        b.not_ready_since = Some(at(-60));
+        let status = only(&picture);
+        assert_eq!(status["summary"], "1/2 Established");
+        assert_eq!(
+            condition(&status, "Ready"),
+            "False b: the node is not ready"
+        );
+    }
+
+    #[test]
+    fn a_peer_that_loses_on_some_nodes_only_is_accepted() {
+        let mut picture = picture(
+            good(),
+            json!({"nodesPeerStatus": {"a": session("ESTABLISHED", "")}}),
+        );
+        let mut older = good();
+        older["nodeSelector"] = json!({"matchLabels": {"rack": "1"}});
+        let older: BgpPeer = serde_json::from_value(json!({
+            "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "BgpPeer",
+            "metadata": {"name": "older", "creationTimestamp": at(1).to_string()}, "spec": older
+        }))
+        .unwrap();
+        let b = picture.world.nodes.get_mut("b").unwrap();
+        b.labels.insert("rack".to_owned(), "1".to_owned());
+        picture
+            .peers
+            .insert("older".to_owned(), PeerObject::read(&older));
+        assert!(condition(&only(&picture), "Accepted").starts_with("True"));
+        let a = picture.world.nodes.get_mut("a").unwrap();
+        a.labels.insert("rack".to_owned(), "1".to_owned());
+        assert!(condition(&only(&picture), "Accepted").starts_with("False BgpPeer older"));
+    }
+
+    #[test]
+    fn conditions_name_the_generation_they_speak_of() {
+        let mut picture = picture(good(), json!({}));
+        picture.peers.get_mut("r").unwrap().generation = Some(7);
+        let status = only(&picture);
+        assert_eq!(status["conditions"][0]["observedGeneration"], 7);
     }
 
     #[test]
@@ -397,7 +528,7 @@ mod tests {
         picture
             .peer_statuses
             .insert("r".to_owned(), Arc::new(shown));
-        assert!(writes(&picture, at(99)).is_empty());
+        assert!(writes(&picture, &Silent::default(), at(99)).is_empty());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! For the same reason what the watches say is always taken in at once, also while a write is under way.
 
 mod bgp;
+mod silent;
 mod verdict;
 
 use std::collections::VecDeque;
@@ -31,7 +32,8 @@ use super::execute::REQUEST;
 use crate::announce::ServiceKey;
 use crate::picture::{Change, Kind, Picture, changes};
 use crate::process::Context;
-use verdict::{Agreed, Verdict};
+use silent::Watchman;
+use verdict::{Agreed, Verdict, Verdicts};
 
 /// Kinds that the picture is made of: watched for it alone, and seen by address management too.
 const WATCHED: [Kind; 4] = [
@@ -40,6 +42,8 @@ const WATCHED: [Kind; 4] = [
     Kind::BgpConf,
     Kind::BgpPeer,
 ];
+/// The speakers' pods: without them (they may not be ours to see) there is a picture all the same.
+const BESIDES: [Kind; 1] = [Kind::Pod];
 const SHARED: [Kind; 3] = [Kind::Service, Kind::Eip, Kind::EipAddress];
 
 /// Changes settle for this long before they are judged.
@@ -66,6 +70,7 @@ pub(crate) fn start(
         calm,
         picture: Picture::new(&[&WATCHED[..], &SHARED].concat(), None),
         agreed: Agreed::default(),
+        watchman: Watchman::default(),
         waiting: VecDeque::new(),
         writing: JoinSet::new(),
         free_at: Instant::now(),
@@ -92,6 +97,7 @@ struct Task {
     calm: Calm,
     picture: Picture,
     agreed: Agreed,
+    watchman: Watchman,
     waiting: VecDeque<Write>,
     /// The write that is under way; what is left of it where it failed.
     writing: JoinSet<Option<Write>>,
@@ -101,7 +107,8 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut seen: mpsc::Receiver<Change>) {
-        let mut watches = changes(&self.context.client, &self.context.namespace, &WATCHED);
+        let kinds = [&WATCHED[..], &BESIDES].concat();
+        let mut watches = changes(&self.context.client, &self.context.namespace, &kinds);
         let mut judge_at: Option<Instant> = None;
         let (mut calm_to_judge, mut calm_to_write) = (self.calm.clone(), self.calm.clone());
         loop {
@@ -140,18 +147,23 @@ impl Task {
             return None;
         }
         let now = Timestamp::now();
-        let verdicts = verdict::verdicts(&self.picture, &mut self.agreed, now);
+        let silent = self.watchman.look(&self.picture, now);
+        let Verdicts {
+            services: verdicts,
+            recheck_at,
+        } = verdict::verdicts(&self.picture, &silent, &mut self.agreed, now);
         if !*self.leading.borrow() {
             return None;
         }
-        self.waiting.extend(
-            bgp::writes(&self.picture, now)
-                .into_iter()
-                .map(|(name, body)| match name {
-                    Some(name) => Write::Peer(name, body),
-                    None => Write::Conf(body),
-                }),
-        );
+        self.waiting
+            .extend(
+                bgp::writes(&self.picture, &silent, now).into_iter().map(
+                    |(name, body)| match name {
+                        Some(name) => Write::Peer(name, body),
+                        None => Write::Conf(body),
+                    },
+                ),
+            );
         for (key, verdict) in &verdicts {
             if self
                 .picture
@@ -171,8 +183,7 @@ impl Task {
         {
             self.waiting.push_back(Write::Service(key.clone(), None));
         }
-        let able = crate::announce::Able::new(&self.picture.world, now);
-        let left = able.recheck_at()?.duration_since(now);
+        let left = recheck_at?.duration_since(now);
         Some(Instant::now() + Duration::try_from(left).unwrap_or_default())
     }
 

@@ -3,26 +3,70 @@
 //! A node counts where what it reports to have sent to a peer agrees with what it should have sent.
 //! Reports are digests over all routes of a node and peer, at most one a second; so that a stream of
 //! changes to other Services does not make this one look doubtful, the last set of routes on which
-//! both sides agreed is remembered, and an address in it stays confirmed while the session is up.
+//! both sides agreed is remembered, and an address in it stays confirmed while the session is up and
+//! both sides move. Where they differ and one of them stands still, that is no delay but a doubt.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use openelb_api::keys::conditions::ANNOUNCED;
 use openelb_api::v1alpha2::Protocol;
-use openelb_bgp::{Family, RouteSet};
+use openelb_bgp::{Digest, Family, RouteSet};
 use serde_json::{Value, json};
 
+use super::silent::Silent;
 use crate::announce::{Able, Address, ServiceKey, World, routes};
-use crate::peering::{digest, rivals};
+use crate::peering::{agrees, conf, rivals};
 use crate::picture::Picture;
 
-/// The routes that a node and a peer last agreed on.
+/// How long what should be and what is reported may differ while one of them stands still.
+const DOUBT: SignedDuration = SignedDuration::from_secs(5);
+
+/// The routes that nodes and peers last agreed on, by peer, node and family.
 #[derive(Default)]
-pub(super) struct Agreed(BTreeMap<(String, String), Arc<HashSet<IpNet>>>);
+pub(super) struct Agreed(BTreeMap<Side, Standing>);
+
+/// A peer, a node, a family.
+type Side = (String, String, Family);
+
+/// One agreement, and what became of it.
+struct Standing {
+    sent: Arc<HashSet<IpNet>>,
+    /// What should be, and since when it does not change.
+    wanted: (Digest, Timestamp),
+    /// What is reported, and since when it does not change.
+    reported: (String, Timestamp),
+}
+
+impl Standing {
+    /// The same agreement after another look that did not confirm it; `None` where it no longer counts.
+    fn doubted(&self, wanted: Digest, reported: &str, now: Timestamp) -> Option<Self> {
+        let since = |same: bool, since: Timestamp| if same { since } else { now };
+        let standing = Self {
+            sent: self.sent.clone(),
+            wanted: (wanted, since(wanted == self.wanted.0, self.wanted.1)),
+            reported: (
+                reported.to_owned(),
+                since(reported == self.reported.0, self.reported.1),
+            ),
+        };
+        (now < standing.doubt_at()).then_some(standing)
+    }
+
+    fn doubt_at(&self) -> Timestamp {
+        let still = self.wanted.1.min(self.reported.1);
+        still.saturating_add(DOUBT).unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// What is to be said, and when it may change by time alone.
+pub(super) struct Verdicts {
+    pub(super) services: BTreeMap<ServiceKey, Verdict>,
+    pub(super) recheck_at: Option<Timestamp>,
+}
 
 /// What is to be said of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,20 +109,22 @@ struct Part {
     nodes: BTreeSet<String>,
 }
 
-/// What is to be said of every Service that holds addresses.
+/// What is to be said of every Service that holds addresses. Reports of silent nodes do not count.
 pub(super) fn verdicts(
     picture: &Picture,
+    silent: &Silent,
     agreed: &mut Agreed,
     now: Timestamp,
-) -> BTreeMap<ServiceKey, Verdict> {
+) -> Verdicts {
     let world = &picture.world;
     let able = Able::new(world, now);
-    update(picture, &able, agreed);
+    let sessions = sessions(picture);
+    let doubt_at = update(picture, silent, &able, &sessions, agreed, now);
     let mut parts: BTreeMap<ServiceKey, Vec<Part>> = BTreeMap::new();
     for address in world.addresses() {
         for (key, _) in &address.services {
             let part = match address.protocol {
-                Protocol::Bgp => by_bgp(picture, &able, agreed, &address),
+                Protocol::Bgp => by_bgp(picture, &able, &sessions, agreed, &address),
                 Protocol::Layer2 => by_layer2(world, &able, &address),
                 Protocol::Vip => Part {
                     ok: Some(false),
@@ -94,10 +140,15 @@ pub(super) fn verdicts(
             });
         }
     }
-    parts
+    let services = parts
         .into_iter()
         .map(|(key, parts)| (key, join(&parts)))
-        .collect()
+        .collect();
+    let times = [doubt_at, able.recheck_at(), silent.recheck_at];
+    Verdicts {
+        services,
+        recheck_at: times.into_iter().flatten().min(),
+    }
 }
 
 /// The worst of the addresses decides; all of them are told of.
@@ -125,56 +176,111 @@ fn join(parts: &[Part]) -> Verdict {
     }
 }
 
-/// The peers meant for a node, by name.
-fn peers_of<'p>(picture: &'p Picture, node: &str) -> Vec<&'p str> {
-    let Some(view) = picture.world.nodes.get(node) else {
-        return Vec::new();
+/// A session that a node should have.
+struct Session<'p> {
+    peer: &'p str,
+    carries: Vec<Family>,
+}
+
+/// The sessions of every node.
+fn sessions(picture: &Picture) -> BTreeMap<&str, Vec<Session<'_>>> {
+    let speaker = picture.conf.as_ref().map(|conf| conf.speaker.as_deref());
+    let announced = match speaker {
+        Some(Ok(speaker)) => conf::families(&speaker.families.announced),
+        _ => Family::ALL.to_vec(),
     };
-    let rivals = rivals(&picture.peers, view);
-    let names = picture.peers.iter().filter(|(_, peer)| peer.selects(view));
-    names
-        .map(|(name, _)| name.as_str())
-        .filter(|name| !rivals.contains_key(name))
+    let carries = |peer: &crate::peering::PeerObject| match &peer.peer {
+        Ok(peer) => {
+            let mut families = conf::families(&peer.families.announced);
+            families.retain(|family| announced.contains(family));
+            families
+        }
+        Err(_) => announced.clone(),
+    };
+    let of_node = |node| {
+        let rivals = rivals(&picture.peers, node);
+        let meant = picture
+            .peers
+            .iter()
+            .filter(|(name, peer)| peer.selects(node) && !rivals.contains_key(name.as_str()));
+        meant
+            .map(|(name, peer)| Session {
+                peer: name,
+                carries: carries(peer),
+            })
+            .collect()
+    };
+    let nodes = picture.world.nodes.iter();
+    nodes
+        .map(|(name, node)| (name.as_str(), of_node(node)))
         .collect()
 }
 
-/// Compares what every node should have sent to its peers with what it reports.
-fn update(picture: &Picture, able: &Able<'_>, agreed: &mut Agreed) {
-    let mut now: BTreeMap<(String, String), Arc<HashSet<IpNet>>> = BTreeMap::new();
+/// Compares what every node should have sent to its peers with what it reports. Returns when a difference becomes
+/// a doubt.
+fn update(
+    picture: &Picture,
+    silent: &Silent,
+    able: &Able<'_>,
+    sessions: &BTreeMap<&str, Vec<Session<'_>>>,
+    agreed: &mut Agreed,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let mut standing: BTreeMap<Side, Standing> = BTreeMap::new();
+    let mut doubt_at: Option<Timestamp> = None;
     // Nodes that announce the same share one set.
-    let mut shared: BTreeMap<String, Arc<HashSet<IpNet>>> = BTreeMap::new();
-    for node in picture.world.nodes.keys() {
+    let mut shared: BTreeMap<(&str, Family, u64, u64), Arc<HashSet<IpNet>>> = BTreeMap::new();
+    let speaking = sessions
+        .iter()
+        .filter(|(node, _)| !silent.nodes.contains(**node));
+    for (node, sessions) in speaking {
         let mut wanted: Option<RouteSet> = None;
-        for peer in peers_of(picture, node) {
-            let entry = picture
-                .peer_statuses
-                .get(peer)
-                .and_then(|status| status.nodes_peer_status.get(node));
+        for Session { peer, carries } in sessions {
+            let status = picture.peer_statuses.get(*peer);
+            let entry = status.and_then(|status| status.nodes_peer_status.get(*node));
             let Some(reported) = entry.and_then(|entry| entry.announced.as_ref()) else {
                 continue;
             };
-            let key = (peer.to_owned(), node.clone());
             let wanted = wanted.get_or_insert_with(|| routes(&picture.world, able, node));
-            let families = Family::ALL.map(|family| (family, wanted.expected(peer, family)));
-            if digest(families.into_iter()) == *reported {
-                let set = shared
-                    .entry(format!("{peer} {}", reported.digest))
-                    .or_insert_with(|| {
-                        let sent = wanted.iter().filter(|(_, paths)| {
-                            paths.iter().any(|path| path.peers.contains(peer))
+            for family in carries {
+                let side = ((*peer).to_owned(), (*node).to_owned(), *family);
+                let expected = wanted.expected(peer, *family);
+                if agrees(reported, *family, expected) {
+                    let kind = (*peer, *family, expected.count(), expected.value());
+                    let set = shared.entry(kind).or_insert_with(|| {
+                        let sent = wanted.iter().filter(|(prefix, paths)| {
+                            Family::of(prefix) == *family
+                                && paths.iter().any(|path| path.peers.contains(peer))
                         });
                         Arc::new(sent.map(|(prefix, _)| *prefix).collect())
                     });
-                now.insert(key, set.clone());
-            } else if let Some(before) = agreed.0.get(&key) {
-                now.insert(key, before.clone());
+                    let new = Standing {
+                        sent: set.clone(),
+                        wanted: (expected, now),
+                        reported: (reported.digest.clone(), now),
+                    };
+                    standing.insert(side, new);
+                } else if let Some(before) = agreed.0.get(&side)
+                    && let Some(doubted) = before.doubted(expected, &reported.digest, now)
+                {
+                    let due = doubted.doubt_at();
+                    doubt_at = Some(doubt_at.map_or(due, |at| at.min(due)));
+                    standing.insert(side, doubted);
+                }
             }
         }
     }
-    agreed.0 = now;
+    agreed.0 = standing;
+    doubt_at
 }
 
-fn by_bgp(picture: &Picture, able: &Able<'_>, agreed: &Agreed, address: &Address<'_>) -> Part {
+fn by_bgp(
+    picture: &Picture,
+    able: &Able<'_>,
+    sessions: &BTreeMap<&str, Vec<Session<'_>>>,
+    agreed: &Agreed,
+    address: &Address<'_>,
+) -> Part {
     let failed = |reason, text: &str| Part {
         ok: Some(false),
         reason,
@@ -195,17 +301,24 @@ fn by_bgp(picture: &Picture, able: &Able<'_>, agreed: &Agreed, address: &Address
     let length = length.unwrap_or(if address.ip.is_ipv4() { 32 } else { 128 });
     let prefix =
         IpNet::new(address.ip, length).map_or_else(|_| IpNet::from(address.ip), |net| net.trunc());
+    let family = Family::of(&prefix);
     let mut peers: BTreeMap<&str, bool> = BTreeMap::new();
     let mut announcing = BTreeSet::new();
+    let mut other_family = false;
     for node in nodes.iter() {
-        for peer in peers_of(picture, node) {
+        for Session { peer, carries } in sessions.get(node).into_iter().flatten() {
             if address.pool.is_some_and(|pool| !pool.peers.contains(peer)) {
                 continue;
             }
+            if !carries.contains(&family) {
+                other_family = true;
+                continue;
+            }
+            let side = ((*peer).to_owned(), (*node).to_owned(), family);
             let confirmed = agreed
                 .0
-                .get(&(peer.to_owned(), (*node).to_owned()))
-                .is_some_and(|sent| sent.contains(&prefix));
+                .get(&side)
+                .is_some_and(|standing| standing.sent.contains(&prefix));
             *peers.entry(peer).or_default() |= confirmed;
             if confirmed {
                 announcing.insert((*node).to_owned());
@@ -213,10 +326,16 @@ fn by_bgp(picture: &Picture, able: &Able<'_>, agreed: &Agreed, address: &Address
         }
     }
     if peers.is_empty() {
-        return failed(
-            "NoPeer",
-            "no BgpPeer is meant for the nodes that may announce it",
-        );
+        let text = match (other_family, family) {
+            (false, _) => "no BgpPeer is meant for the nodes that may announce it",
+            (true, Family::Ipv4) => {
+                "no BgpPeer of the nodes that may announce it carries IPv4: see afiSafis, and families of the BgpConf"
+            }
+            (true, Family::Ipv6) => {
+                "no BgpPeer of the nodes that may announce it carries IPv6: see afiSafis, and families of the BgpConf"
+            }
+        };
+        return failed("NoPeer", text);
     }
     let confirmed = peers.values().filter(|confirmed| **confirmed).count();
     let mut text = format!(
@@ -307,14 +426,18 @@ mod tests {
 
     use super::*;
     use crate::announce::testing::{TestWorld, at, node, service};
-    use crate::peering::{ConfObject, PeerObject};
+    use crate::peering::{ConfObject, PeerObject, digest};
 
-    fn picture(world: &TestWorld) -> Picture {
+    fn peer(name: &str, address: &str) -> PeerObject {
         let peer: BgpPeer = serde_json::from_value(json!({
-            "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "BgpPeer", "metadata": {"name": "r"},
-            "spec": {"conf": {"neighborAddress": "10.0.0.254", "peerAs": 1}}
+            "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "BgpPeer", "metadata": {"name": name},
+            "spec": {"conf": {"neighborAddress": address, "peerAs": 1}}
         }))
         .unwrap();
+        PeerObject::read(&peer)
+    }
+
+    fn picture(world: &TestWorld) -> Picture {
         let mut picture = Picture::of(world.build());
         let spec = BgpConfSpec {
             as_number: Some(1),
@@ -323,17 +446,24 @@ mod tests {
         picture.conf = Some(ConfObject::read(&BgpConf::new("default", spec)));
         picture
             .peers
-            .insert("r".to_owned(), PeerObject::read(&peer));
+            .insert("r".to_owned(), peer("r", "10.0.0.254"));
         picture
     }
 
     /// Nodes report to have sent these prefixes to `r`.
     fn report(picture: &mut Picture, nodes: &[&str], prefixes: &[&str]) {
-        let sent = prefixes
-            .iter()
-            .map(|prefix| prefix.parse().unwrap())
-            .collect();
-        let digest: AnnouncedDigest = digest([(Family::Ipv4, sent)].into_iter());
+        report_to(picture, "r", nodes, prefixes);
+    }
+
+    fn report_to(picture: &mut Picture, peer: &str, nodes: &[&str], prefixes: &[&str]) {
+        let prefixes = prefixes.iter().map(|prefix| prefix.parse().unwrap());
+        let (four, six): (Vec<IpNet>, Vec<IpNet>) =
+            prefixes.partition(|prefix| Family::of(prefix) == Family::Ipv4);
+        let sent = [
+            (Family::Ipv4, four.into_iter().collect()),
+            (Family::Ipv6, six.into_iter().collect()),
+        ];
+        let digest: AnnouncedDigest = digest(sent.into_iter());
         let entry = NodePeerStatus {
             announced: Some(digest),
             ..NodePeerStatus::default()
@@ -345,12 +475,22 @@ mod tests {
         };
         picture
             .peer_statuses
-            .insert("r".to_owned(), Arc::new(status));
+            .insert(peer.to_owned(), Arc::new(status));
     }
 
     fn of(picture: &Picture, agreed: &mut Agreed) -> (String, String) {
-        let verdict = verdicts(picture, agreed, at(0))
-            .remove(&ServiceKey::new("default", "web"))
+        of_service(picture, agreed, "web", 0)
+    }
+
+    fn of_service(
+        picture: &Picture,
+        agreed: &mut Agreed,
+        service: &str,
+        second: i64,
+    ) -> (String, String) {
+        let verdict = verdicts(picture, &Silent::default(), agreed, at(second))
+            .services
+            .remove(&ServiceKey::new("default", service))
             .unwrap();
         (
             format!("{} {}", verdict.status, verdict.reason),
@@ -395,14 +535,116 @@ mod tests {
             .service(service("dns").addresses(&["203.0.113.2"]).ready_on("a"))
             .build();
         assert_eq!(of(&picture, &mut agreed).0, "True Announced");
-        let dns = verdicts(&picture, &mut agreed, at(0)).remove(&ServiceKey::new("default", "dns"));
-        assert_eq!(dns.unwrap().status, "Unknown");
+        let dns = of_service(&picture, &mut agreed, "dns", 0);
+        assert_eq!(dns.0, "Unknown Unconfirmed");
         report(&mut picture, &[], &[]);
         assert_eq!(
             of(&picture, &mut agreed).0,
             "Unknown Unconfirmed",
             "the sessions are down"
         );
+    }
+
+    #[test]
+    fn peers_of_one_family_count_for_the_addresses_of_that_family() {
+        let world = two_nodes().service(
+            service("six")
+                .addresses(&["2001:db8::1"])
+                .ready_on("a")
+                .ready_on("b"),
+        );
+        let mut picture = picture(&world);
+        picture
+            .peers
+            .insert("r6".to_owned(), peer("r6", "2001:db8:ffff::1"));
+        report(&mut picture, &["a", "b"], &["203.0.113.1/32"]);
+        report_to(&mut picture, "r6", &["a", "b"], &["2001:db8::1/128"]);
+        let mut agreed = Agreed::default();
+        assert_eq!(
+            of(&picture, &mut agreed).1,
+            "203.0.113.1: 2/2 nodes, 1/1 peers"
+        );
+        assert_eq!(
+            of_service(&picture, &mut agreed, "six", 0).1,
+            "2001:db8::1: 2/2 nodes, 1/1 peers"
+        );
+        picture.peers.remove("r6");
+        let (status, text) = of_service(&picture, &mut agreed, "six", 0);
+        assert_eq!(status, "False NoPeer");
+        assert!(text.contains("carries IPv6"), "{text}");
+    }
+
+    #[test]
+    fn a_family_that_the_router_refuses_casts_no_doubt_on_the_other() {
+        let world = two_nodes().service(service("six").addresses(&["2001:db8::1"]).ready_on("a"));
+        let mut picture = picture(&world);
+        let both = json!([
+            {"config": {"family": {"afi": "AFI_IP", "safi": "SAFI_UNICAST"}}},
+            {"config": {"family": {"afi": "AFI_IP6", "safi": "SAFI_UNICAST"}}}
+        ]);
+        let dual: BgpPeer = serde_json::from_value(json!({
+            "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "BgpPeer", "metadata": {"name": "r"},
+            "spec": {"conf": {"neighborAddress": "10.0.0.254", "peerAs": 1}, "afiSafis": both}
+        }))
+        .unwrap();
+        picture
+            .peers
+            .insert("r".to_owned(), PeerObject::read(&dual));
+        report(&mut picture, &["a", "b"], &["203.0.113.1/32"]);
+        let mut agreed = Agreed::default();
+        assert_eq!(of(&picture, &mut agreed).0, "True Announced");
+        let (status, text) = of_service(&picture, &mut agreed, "six", 0);
+        assert_eq!(status, "Unknown Unconfirmed");
+        assert!(text.contains("0/2 nodes, 0/1 peers"), "{text}");
+    }
+
+    #[test]
+    fn a_lasting_disagreement_ends_the_confirmation() {
+        let mut picture = picture(&two_nodes());
+        let mut agreed = Agreed::default();
+        report(&mut picture, &["a", "b"], &["203.0.113.1/32"]);
+        assert_eq!(of(&picture, &mut agreed).0, "True Announced");
+        report(&mut picture, &["a", "b"], &[]);
+        let verdicts = verdicts(&picture, &Silent::default(), &mut agreed, at(2));
+        assert_eq!(verdicts.recheck_at, Some(at(5)));
+        let mut at_second = |second| of_service(&picture, &mut agreed, "web", second).0;
+        assert_eq!(at_second(4), "True Announced");
+        assert_eq!(at_second(5), "Unknown Unconfirmed");
+        assert_eq!(at_second(60), "Unknown Unconfirmed");
+    }
+
+    #[test]
+    fn while_both_sides_move_on_a_lag_is_no_doubt() {
+        let mut picture = picture(&two_nodes());
+        let mut agreed = Agreed::default();
+        report(&mut picture, &["a", "b"], &["203.0.113.1/32"]);
+        assert_eq!(of(&picture, &mut agreed).0, "True Announced");
+        let name = |n: i64| format!("203.0.113.{n}");
+        for second in 2..40 {
+            let new = [name(second)];
+            let new: Vec<&str> = new.iter().map(String::as_str).collect();
+            picture.world = two_nodes()
+                .service(service("dns").addresses(&new).ready_on("a"))
+                .build();
+            let behind = format!("{}/32", name(second + 100));
+            report(&mut picture, &["a", "b"], &["203.0.113.1/32", &behind]);
+            let web = of_service(&picture, &mut agreed, "web", second);
+            assert_eq!(web.0, "True Announced", "in second {second}");
+        }
+    }
+
+    #[test]
+    fn what_a_node_without_a_speaker_reported_last_does_not_count() {
+        let mut picture = picture(&two_nodes());
+        report(&mut picture, &["a", "b"], &["203.0.113.1/32"]);
+        let silent = Silent {
+            nodes: ["b".to_owned()].into(),
+            recheck_at: None,
+        };
+        let mut agreed = Agreed::default();
+        let verdicts = verdicts(&picture, &silent, &mut agreed, at(0));
+        let web = &verdicts.services[&ServiceKey::new("default", "web")];
+        assert_eq!(web.message, "203.0.113.1: 1/2 nodes, 1/1 peers");
     }
 
     #[test]

@@ -5,10 +5,12 @@
 
 pub(crate) mod conf;
 mod digest;
+mod last_good;
 pub(crate) mod peer;
 mod plan;
 
-pub(crate) use digest::digest;
+pub(crate) use digest::{agrees, digest};
+pub(crate) use last_good::LastGood;
 #[cfg(test)]
 pub(crate) use plan::Trouble;
-pub(crate) use plan::{ConfObject, Credential, Credentials, PeerObject, Plan, plan, rivals};
+pub(crate) use plan::{ConfObject, Credential, Credentials, PeerObject, Plan, rivals};

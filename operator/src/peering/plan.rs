@@ -26,6 +26,8 @@ pub(crate) struct PeerObject {
     pub(crate) created: Timestamp,
     /// It is labelled as the CNI's: hands off.
     pub(crate) foreign: bool,
+    /// Which version of the spec this is.
+    pub(crate) generation: Option<i64>,
 }
 
 impl PeerObject {
@@ -46,6 +48,7 @@ impl PeerObject {
                 .labels
                 .as_ref()
                 .is_some_and(|labels| labels.contains_key(keys::CNI)),
+            generation: metadata.generation,
         }
     }
 
@@ -68,6 +71,8 @@ pub(crate) struct ConfObject {
     pub(crate) spec: Arc<BgpConfSpec>,
     /// What it means, or what is wrong with it.
     pub(crate) speaker: Result<Arc<Speaker>, Invalid>,
+    /// Which version of the spec this is.
+    pub(crate) generation: Option<i64>,
 }
 
 impl ConfObject {
@@ -76,6 +81,7 @@ impl ConfObject {
         Self {
             spec: Arc::new(object.spec.clone()),
             speaker: Speaker::try_from(object).map(Arc::new),
+            generation: object.metadata.generation,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use openelb_bgp::{RouteSet, Shutdown, Snapshot, Speaker, SpeakerConfig};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::metrics::Source;
 
@@ -16,11 +17,16 @@ const RESTART_WINDOW: Duration = Duration::from_mins(2);
 /// Time that peers get to move traffic away before routes are withdrawn.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Owns the running engine, if any.
+/// Owns the running engine, if any. There is one at a time: a new one waits until the one before has closed its
+/// sessions and sockets.
 pub(super) struct Engine {
     /// Told which engine runs.
     metrics: Source,
     running: Option<Running>,
+    /// The one before, while it drains.
+    leaving: Option<JoinHandle<()>>,
+    /// What is to start after that.
+    next: Option<(SpeakerConfig, RouteSet)>,
     /// An engine ran before in this process: a new one continues nobody's life.
     ran: bool,
 }
@@ -39,6 +45,8 @@ impl Engine {
         Self {
             metrics,
             running: None,
+            leaving: None,
+            next: None,
             ran: false,
         }
     }
@@ -46,15 +54,16 @@ impl Engine {
     /// Makes this configuration and these routes the wish. Without a configuration routes are
     /// withdrawn and sessions closed.
     pub(super) fn wish(&mut self, config: Option<SpeakerConfig>, routes: RouteSet) {
+        self.next = None;
         let Some(mut config) = config else {
             if let Some(running) = self.running.take() {
                 tracing::info!("no usable BgpConf: the sessions are closed");
                 self.metrics.send_replace(None);
                 let reason = "the BGP configuration was removed".to_owned();
-                tokio::spawn(running.speaker.shutdown(Shutdown::Drain {
+                self.leaving = Some(tokio::spawn(running.speaker.shutdown(Shutdown::Drain {
                     wait: DRAIN,
                     reason,
-                }));
+                })));
             }
             return;
         };
@@ -62,28 +71,34 @@ impl Engine {
             config.restart_window = running.restart_window;
             replace(&running.config, config);
             replace(&running.routes, routes);
+        } else if self.leaving.is_some() {
+            self.next = Some((config, routes));
         } else {
-            let restart_window = if self.ran {
-                Duration::ZERO
-            } else {
-                RESTART_WINDOW
-            };
-            config.restart_window = restart_window;
-            tracing::info!(asn = config.asn, router_id = %config.router_id, peers = config.peers.len(), "BGP starts");
-            let (config, config_rx) = watch::channel(Arc::new(config));
-            let (routes, routes_rx) = watch::channel(Arc::new(routes));
-            let speaker = Speaker::spawn(config_rx, routes_rx);
-            let snapshot = speaker.snapshot();
-            self.metrics.send_replace(Some(speaker.snapshot()));
-            self.running = Some(Running {
-                speaker,
-                config,
-                routes,
-                snapshot,
-                restart_window,
-            });
-            self.ran = true;
+            self.start(config, routes);
         }
+    }
+
+    fn start(&mut self, mut config: SpeakerConfig, routes: RouteSet) {
+        let restart_window = if self.ran {
+            Duration::ZERO
+        } else {
+            RESTART_WINDOW
+        };
+        config.restart_window = restart_window;
+        tracing::info!(asn = config.asn, router_id = %config.router_id, peers = config.peers.len(), "BGP starts");
+        let (config, config_rx) = watch::channel(Arc::new(config));
+        let (routes, routes_rx) = watch::channel(Arc::new(routes));
+        let speaker = Speaker::spawn(config_rx, routes_rx);
+        let snapshot = speaker.snapshot();
+        self.metrics.send_replace(Some(speaker.snapshot()));
+        self.running = Some(Running {
+            speaker,
+            config,
+            routes,
+            snapshot,
+            restart_window,
+        });
+        self.ran = true;
     }
 
     /// The configuration in force.
@@ -101,6 +116,15 @@ impl Engine {
 
     /// Waits until what the engine does has changed; for ever while none runs.
     pub(super) async fn changed(&mut self) {
+        if let Some(leaving) = &mut self.leaving {
+            // It ends well or not at all; either way it is gone.
+            let _ = leaving.await;
+            self.leaving = None;
+            if let Some((config, routes)) = self.next.take() {
+                self.start(config, routes);
+            }
+            return;
+        }
         let gone = match &mut self.running {
             Some(running) => running.snapshot.changed().await.is_err(),
             None => true,
@@ -112,6 +136,10 @@ impl Engine {
 
     /// Ends the engine. Where the node stays, peers with graceful restart keep the routes.
     pub(super) async fn stop(self, node_leaves: bool) {
+        if let Some(leaving) = self.leaving {
+            // As above.
+            let _ = leaving.await;
+        }
         let Some(running) = self.running else { return };
         let how = if node_leaves {
             Shutdown::Drain {
@@ -134,4 +162,53 @@ fn replace<T: PartialEq>(sender: &watch::Sender<Arc<T>>, value: T) {
         }
         differs
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn config(listen: SocketAddr) -> SpeakerConfig {
+        let mut config = SpeakerConfig::new(65000, "10.0.0.1".parse().unwrap());
+        config.listen = vec![listen];
+        config
+    }
+
+    /// Waits until the engine of this wish listens, or says why it does not.
+    async fn listening(engine: &mut Engine, at: SocketAddr) -> Result<(), String> {
+        loop {
+            let snapshot = engine.snapshot().unwrap_or_default();
+            match snapshot.listeners.get(&at) {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(error)) => return Err(error.to_string()),
+                None => engine.changed().await,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_engine_waits_for_the_one_before() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = free.local_addr().unwrap();
+        drop(free);
+        let mut engine = Engine::new(Source::default());
+        engine.wish(Some(config(at)), RouteSet::new());
+        assert_eq!(listening(&mut engine, at).await, Ok(()));
+        // Deleted and made anew at once, as `kubectl replace --force` does.
+        engine.wish(None, RouteSet::new());
+        engine.wish(Some(config(at)), RouteSet::new());
+        assert!(engine.config().is_none(), "the one before is still there");
+        engine.changed().await;
+        assert!(engine.config().is_some());
+        assert_eq!(listening(&mut engine, at).await, Ok(()));
+        // And what is taken back before its time never starts.
+        engine.wish(None, RouteSet::new());
+        engine.wish(Some(config(at)), RouteSet::new());
+        engine.wish(None, RouteSet::new());
+        engine.changed().await;
+        assert!(engine.config().is_none());
+        engine.stop(false).await;
+    }
 }

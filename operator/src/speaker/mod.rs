@@ -26,13 +26,13 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::announce::{Able, Node, routes};
-use crate::peering::{Plan, plan};
+use crate::peering::{LastGood, Plan};
 use crate::picture::{Change, Kind, Picture, changes};
 use crate::process::Context;
 use bgp::Engine;
 use layer2::{News, Woken};
 use metrics::Metrics;
-use status::Entries;
+use status::{Entries, Foreign, Own};
 
 /// What a speaker watches.
 const KINDS: [Kind; 9] = [
@@ -46,6 +46,9 @@ const KINDS: [Kind; 9] = [
     Kind::Secret,
     Kind::Pod,
 ];
+
+/// How long the last words in statuses may take.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// How many changes are taken in before the wish is computed anew.
 const BATCH: usize = 10_000;
@@ -77,6 +80,8 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
         node,
         last_node: None,
         plan: Plan::default(),
+        last_good: LastGood::default(),
+        own: Own::default(),
         engine: Engine::new(metrics.bgp.clone()),
         entries,
     };
@@ -114,8 +119,16 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
     }
     let leaves = speaker.node_leaves();
     tracing::info!(leaves, "the speaker stops");
+    let farewell = speaker.farewell(leaves);
+    let entries = speaker.entries.clone();
     speaker.stop(leaves).await;
-    writer.abort();
+    // Sessions that are closed for good are said to be; who looks after them else is gone.
+    entries.send_replace(farewell);
+    drop(entries);
+    let mut writer = writer;
+    if tokio::time::timeout(FAREWELL, &mut writer).await.is_err() {
+        writer.abort();
+    }
     news_writer.abort();
     Ok(())
 }
@@ -141,6 +154,9 @@ struct Speaker {
     /// This node as it was last seen: a Node object that vanishes does not change its addresses.
     last_node: Option<Node>,
     plan: Plan,
+    last_good: LastGood,
+    /// The entries in statuses that are this process's.
+    own: Own,
     engine: Engine,
     layer2: Option<layer2::Engine>,
     entries: watch::Sender<Entries>,
@@ -169,7 +185,7 @@ impl Speaker {
         let routes = routes(world, &able, &self.node);
         let recheck = able.recheck_at();
         self.plan = match &self.last_node {
-            Some(node) => plan(
+            Some(node) => self.last_good.plan(
                 self.picture.conf.as_ref(),
                 &self.picture.peers,
                 &self.picture.secrets,
@@ -200,7 +216,13 @@ impl Speaker {
                 status.nodes_peer_status.get(&self.node).cloned(),
             )
         });
-        let entries = Entries::new(&report, conf, peers.collect());
+        let mut entries = Entries::new(&report, conf, peers.collect());
+        let theirs = self.picture.peers.iter().filter(|(_, peer)| peer.foreign);
+        let foreign = Foreign {
+            conf: self.picture.conf.is_none(),
+            peers: theirs.map(|(name, _)| name.as_str()).collect(),
+        };
+        self.own.keep(&mut entries, &foreign);
         self.entries.send_if_modified(|current| {
             let differs = *current != entries;
             *current = entries;
@@ -238,6 +260,28 @@ impl Speaker {
             *current = news;
             differs
         });
+    }
+
+    /// What the statuses are to say once the speaker has stopped. Peers that keep the routes until the next speaker
+    /// is there are left out: nothing changes for them.
+    fn farewell(&mut self, leaves: bool) -> Entries {
+        let snapshot = self.engine.snapshot().unwrap_or_default();
+        let kept = |name: &str| {
+            let peer = snapshot.peers.get(name);
+            let agreed = peer.and_then(|peer| peer.negotiated.as_ref());
+            !leaves && agreed.is_some_and(|agreed| agreed.graceful_restart.is_some())
+        };
+        let mut entries = self.entries.borrow().clone();
+        entries.conf = None;
+        entries
+            .peers
+            .retain(|name, entry| entry.wanted.is_some() && !kept(name));
+        for entry in entries.peers.values_mut() {
+            entry.wanted = Some(report::failed(
+                "the speaker of this node was stopped".to_owned(),
+            ));
+        }
+        entries
     }
 
     /// Ends the engines, each in its order, at the same time.

@@ -30,25 +30,32 @@ pub(super) fn report(
     snapshot: Option<&Snapshot>,
 ) -> Report {
     let mut report = Report::default();
-    if let Some(fault) = &plan.conf_fault {
-        let message = fault.to_string();
-        report.conf = Some(NodeConfStatus {
+    let fault = plan.conf_fault.as_ref().map(ToString::to_string);
+    let Some(config) = config else {
+        report.conf = fault.map(|message| NodeConfStatus {
             message,
             ..NodeConfStatus::default()
         });
-    }
-    let Some(config) = config else { return report };
-    if report.conf.is_none() {
-        report.conf = Some(NodeConfStatus {
-            router_id: config.router_id.to_string(),
-            as_number: config.asn.into(),
-            message: snapshot.map(listening_trouble).unwrap_or_default(),
-        });
-    }
+        return report;
+    };
+    let message = match fault {
+        Some(fault) => format!("what was set before stays in force: {fault}"),
+        None => snapshot.map(listening_trouble).unwrap_or_default(),
+    };
+    report.conf = Some(NodeConfStatus {
+        router_id: config.router_id.to_string(),
+        as_number: config.asn.into(),
+        message,
+    });
     for (name, outcome) in &plan.peers {
         let peer = config.peers.get(name.as_str());
         let seen = snapshot.and_then(|snapshot| snapshot.peers.get(name.as_str()));
         let entry = match (outcome, peer, seen) {
+            // What was set before the object became unusable goes on.
+            (Err(trouble), Some(peer), Some(seen)) => NodePeerStatus {
+                message: format!("what was set before stays in force: {trouble}"),
+                ..entry(config, peer, seen)
+            },
             (Err(trouble), _, _) => failed(trouble.to_string()),
             (Ok(()), Some(peer), Some(seen)) => entry(config, peer, seen),
             (Ok(()), _, _) => failed(String::new()),
@@ -75,7 +82,8 @@ fn listening_trouble(snapshot: &Snapshot) -> String {
     format!("only outgoing sessions; {}", errors.join("; "))
 }
 
-fn failed(message: String) -> NodePeerStatus {
+/// An entry without a session.
+pub(super) fn failed(message: String) -> NodePeerStatus {
     let peer_state = PeerState {
         session_state: "IDLE".to_owned(),
         ..PeerState::default()
@@ -268,11 +276,27 @@ mod tests {
         assert!(connect.announced.is_none());
     }
 
+    fn no_secret() -> crate::peering::Trouble {
+        crate::peering::Trouble::Password("there is no Secret x".to_owned())
+    }
+
     #[test]
     fn what_cannot_be_set_up_says_why() {
-        let trouble = crate::peering::Trouble::Password("there is no Secret x".to_owned());
-        let entry = of(SessionState::Idle, Err(trouble));
-        assert_eq!(entry.peer_state.session_state, "IDLE");
-        assert!(entry.message.contains("no Secret x"));
+        let config = SpeakerConfig::new(65000, "10.0.0.1".parse().unwrap());
+        let plan = Plan {
+            peers: [("r".to_owned(), Err(no_secret()))].into(),
+            ..Plan::default()
+        };
+        let report = report(&plan, Some(&config), Some(&Snapshot::default()));
+        assert_eq!(report.peers["r"].peer_state.session_state, "IDLE");
+        assert!(report.peers["r"].message.contains("no Secret x"));
+    }
+
+    #[test]
+    fn a_session_that_goes_on_in_spite_of_its_object_says_both() {
+        let entry = of(SessionState::Established, Err(no_secret()));
+        assert_eq!(entry.peer_state.session_state, "ESTABLISHED");
+        assert!(entry.announced.is_some());
+        assert!(entry.message.starts_with("what was set before stays"));
     }
 }

@@ -4,9 +4,10 @@
 //! each other's way. An entry is written when it differs from what the API shows, at most once a
 //! second for an object; nothing is written because time passed. Failures are tried again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use openelb_api::keys;
@@ -14,12 +15,17 @@ use openelb_api::v1alpha2::{BgpConf, BgpPeer, NodeConfStatus, NodePeerStatus};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::report::Report;
 
 /// The least time between two rounds of writing.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How many are written at the same time: a round is over within its second also where there are many peers.
+const AT_ONCE: usize = 16;
+/// How long one may take.
+const REQUEST: Duration = Duration::from_secs(5);
 
 /// What to write: the entries wanted and the ones that the API shows, for the objects that exist.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,6 +71,49 @@ impl Entries {
     }
 }
 
+/// Which entries this process wrote. Objects with the cni label are the CNI's, and so are the statuses in them: what
+/// stands there under this node's name is taken out only where we put it there.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    conf: bool,
+    peers: BTreeSet<String>,
+}
+
+/// Whose objects these are.
+pub(super) struct Foreign<'a> {
+    /// The BgpConf is the CNI's.
+    pub(super) conf: bool,
+    /// These BgpPeers are.
+    pub(super) peers: BTreeSet<&'a str>,
+}
+
+impl Own {
+    /// Takes the entries out that are none of ours.
+    pub(super) fn keep(&mut self, entries: &mut Entries, foreign: &Foreign<'_>) {
+        if let Some(entry) = &entries.conf {
+            self.conf |= entry.wanted.is_some();
+            if foreign.conf {
+                self.conf &= entry.shown.is_some();
+                if !self.conf {
+                    entries.conf = None;
+                }
+            }
+        }
+        self.peers.retain(|name| entries.peers.contains_key(name));
+        entries.peers.retain(|name, entry| {
+            if entry.wanted.is_some() {
+                self.peers.insert(name.clone());
+            } else if foreign.peers.contains(name.as_str()) {
+                if entry.shown.is_none() {
+                    self.peers.remove(name);
+                }
+                return self.peers.contains(name);
+            }
+            true
+        });
+    }
+}
+
 /// Follows `entries` until its sender is gone.
 pub(super) async fn write(client: Client, node: String, mut entries: watch::Receiver<Entries>) {
     let confs: Api<BgpConf> = Api::all(client.clone());
@@ -83,24 +132,57 @@ pub(super) async fn write(client: Client, node: String, mut entries: watch::Rece
         let now = Instant::now();
         let wish = entries.borrow_and_update().clone();
         written.forget_missing(&wish);
+        let mut due = Vec::new();
         if let Some(entry) = &wish.conf
-            && let Some(value) = written.due("conf", entry)
+            && let Some(value) = written.due(CONF, entry)
         {
-            let body = json!({"status": {"nodesConfStatus": {&node: value}}});
-            again |= !patch(&confs, keys::BGP_CONF, &body).await;
-            written.done("conf", entry, again);
+            due.push((None, json!({"status": {"nodesConfStatus": {&node: value}}})));
         }
         for (name, entry) in &wish.peers {
-            let key = format!("peer/{name}");
-            if let Some(value) = written.due(&key, entry) {
+            if let Some(value) = written.due(&peer_key(name), entry) {
                 let body = json!({"status": {"nodesPeerStatus": {&node: value}}});
-                let failed = !patch(&peers, name, &body).await;
-                written.done(&key, entry, failed);
-                again |= failed;
+                due.push((Some(name.clone()), body));
+            }
+        }
+        let patches = due.into_iter().map(|(name, body)| {
+            let (confs, peers) = (confs.clone(), peers.clone());
+            async move {
+                let done = match &name {
+                    None => patch(&confs, keys::BGP_CONF, &body).await,
+                    Some(name) => patch(&peers, name, &body).await,
+                };
+                (name, done)
+            }
+        });
+        let done: Vec<_> = stream::iter(patches)
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        for (name, done) in done {
+            again |= !done;
+            match name {
+                None => {
+                    if let Some(entry) = &wish.conf {
+                        written.done(CONF, entry, !done);
+                    }
+                }
+                Some(name) => {
+                    if let Some(entry) = wish.peers.get(&name) {
+                        written.done(&peer_key(&name), entry, !done);
+                    }
+                }
             }
         }
         sleep_until(now + PAUSE).await;
     }
+}
+
+/// What the BgpConf is called in [`Written`].
+const CONF: &str = "conf";
+
+/// What a BgpPeer is called there.
+fn peer_key(name: &str) -> String {
+    format!("peer/{name}")
 }
 
 /// Writes; says whether it worked, or never can (the object is gone).
@@ -112,10 +194,19 @@ where
         field_manager: Some("openelb-speaker".to_owned()),
         ..PatchParams::default()
     };
-    match api.patch_status(name, &params, &Patch::Merge(body)).await {
-        Ok(_) => true,
-        Err(kube::Error::Api(status)) if status.is_not_found() => true,
-        Err(error) => {
+    let patch = Patch::Merge(body);
+    let request = api.patch_status(name, &params, &patch);
+    match timeout(REQUEST, request).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => true,
+        Err(_) => {
+            tracing::debug!(
+                name,
+                "this node's status was not taken in time; trying again"
+            );
+            false
+        }
+        Ok(Err(error)) => {
             tracing::debug!(name, %error, "cannot write this node's status; trying again");
             false
         }
@@ -217,6 +308,59 @@ mod tests {
             written.due("conf", &entry(None, Some(1))),
             Some(json!(null))
         );
+    }
+
+    #[test]
+    fn what_the_cni_wrote_stays_and_what_we_wrote_goes() {
+        let peer = |wanted: bool, shown: bool| {
+            let some = |is: bool| is.then(NodePeerStatus::default);
+            let entry = Entry {
+                wanted: some(wanted),
+                shown: some(shown),
+            };
+            Entries {
+                conf: None,
+                peers: [("r".to_owned(), entry)].into(),
+            }
+        };
+        let theirs = Foreign {
+            conf: false,
+            peers: ["r"].into(),
+        };
+        let ours = Foreign {
+            conf: false,
+            peers: BTreeSet::new(),
+        };
+        let kept = |own: &mut Own, mut entries: Entries, foreign: &Foreign<'_>| {
+            own.keep(&mut entries, foreign);
+            !entries.peers.is_empty()
+        };
+        let mut own = Own::default();
+        assert!(!kept(&mut own, peer(false, true), &theirs), "never ours");
+        assert!(kept(&mut own, peer(true, true), &ours));
+        assert!(kept(&mut own, peer(false, true), &theirs), "it was ours");
+        assert!(!kept(&mut own, peer(false, false), &theirs), "it is gone");
+        assert!(!kept(&mut own, peer(false, true), &theirs), "and is theirs");
+        assert!(
+            kept(&mut own, peer(false, true), &ours),
+            "left by a process before"
+        );
+    }
+
+    #[test]
+    fn the_bgpconf_of_the_cni_is_left_alone() {
+        let conf = |entry| Entries {
+            conf: Some(entry),
+            peers: BTreeMap::new(),
+        };
+        let theirs = Foreign {
+            conf: true,
+            peers: BTreeSet::new(),
+        };
+        let mut own = Own::default();
+        let mut entries = conf(entry(None, Some(1)));
+        own.keep(&mut entries, &theirs);
+        assert!(entries.conf.is_none());
     }
 
     #[test]

@@ -25,6 +25,19 @@
 //! An observer that was late itself (starved of CPU) gives every suspect as much time more, at most
 //! another `suspicion`: it must not accuse others of its own delay. So scheduling delays of the
 //! observers add to the bound, and those of the suspect are tolerated up to `suspicion`.
+//!
+//! # Two leaders
+//!
+//! Two nodes may both lead an address by their own views
+//!
+//! - while they cannot talk to each other, and until 10 s after they can again (those who were given up
+//!   are asked every half second whether they live; one that comes back waits until it is steady);
+//! - while news are on their way: 0.1 s at most where no message is lost, and until the next repetition
+//!   (60 ms, 250 ms, then every 5 s) where one is.
+//!
+//! A process that was paused trusts nothing it knew before, so it is none of two. Where the LAN lives
+//! though membership does not, the layer 2 responder hears the other claim the address and ends it
+//! sooner: whoever is outranked is silent at once.
 
 use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
@@ -33,7 +46,7 @@ use ring::hkdf;
 /// How quickly a silent death is noticed, against how much delay and loss is tolerated.
 ///
 /// The parameters are those of SWIM (see [`Profile::parameters`]); what follows from them is in the
-/// module's table, and what was measured in `docs/concepts.md`.
+/// module's table, and what was measured in `docs/tasks/layer2.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
     /// For LANs as they are: noticed within 0.7 s (p99).

@@ -49,12 +49,25 @@ pub struct Renewal {
 }
 
 /// Watches the Leases of all speakers.
+///
+/// # Who is dead
+/// The Lease of a dead node stands still *while others change*. The clock that counts is therefore that
+/// of the changes seen: a node is dead when some Lease (this node's own is one of them) was seen to
+/// change a whole duration after its own last change. While no Lease changes at all the API server is
+/// away, and nobody dies of that, whatever the phases in which the nodes renew. When the changes begin
+/// again, everybody has a whole duration from then to renew.
 #[derive(Debug)]
 pub struct Leases {
     me: String,
     duration: Duration,
     started: Instant,
     seen: BTreeMap<String, (Renewal, Instant)>,
+    /// When any Lease was last seen to change.
+    latest: Instant,
+    /// The first change after the last silence of all Leases.
+    counted_from: Instant,
+    /// Since when this node has had a settled view in which it lives itself.
+    settled_at: Option<Instant>,
 }
 
 impl Leases {
@@ -66,6 +79,9 @@ impl Leases {
             duration,
             started: now,
             seen: BTreeMap::new(),
+            latest: now,
+            counted_from: now,
+            settled_at: None,
         }
     }
 
@@ -76,6 +92,12 @@ impl Leases {
             .get(node)
             .is_none_or(|(old, _)| old.stamp != renewal.stamp)
         {
+            // Healthy nodes renew several times in a duration, this one among them: half of it without
+            // any change is a silence of the API server.
+            if now.saturating_duration_since(self.latest) >= self.duration / 2 {
+                self.counted_from = now;
+            }
+            self.latest = now;
             self.seen.insert(node.to_owned(), (renewal, now));
         }
     }
@@ -91,39 +113,65 @@ impl Leases {
     }
 
     /// Who is alive. The view is settled once every Lease had time to be renewed.
-    ///
-    /// If no Lease of another node changed for a whole duration while this node's own did not
-    /// either, it is the API server that is silent: nobody is declared dead on that evidence.
     #[must_use]
     pub fn members(&self, now: Instant) -> Members {
-        let fresh = |at: &Instant| now.saturating_duration_since(*at) < self.duration;
-        let blind = !self.seen.values().any(|(_, at)| fresh(at));
         let mut members = Members {
             me: self.me.clone(),
             settled: now.saturating_duration_since(self.started) >= self.duration,
             ..Members::default()
         };
+        let mut dead: Vec<_> = Vec::new();
         for (node, (renewal, at)) in &self.seen {
-            if blind || fresh(at) {
+            if self.lives(*at) {
                 let member = Member {
                     address: renewal.address,
                     facts: Some(renewal.facts.clone()),
                 };
                 members.alive.insert(node.clone(), member);
-            } else if members.departed.len() < Members::MAX_DEPARTED {
-                members.departed.insert(node.clone(), renewal.facts.clone());
+            } else {
+                dead.push((at, node, renewal));
             }
         }
+        // Of too many the latest are remembered.
+        dead.sort_by_key(|(at, ..)| std::cmp::Reverse(**at));
+        dead.truncate(Members::MAX_DEPARTED);
+        members.departed = dead
+            .into_iter()
+            .map(|(_, node, renewal)| (node.clone(), renewal.facts.clone()))
+            .collect();
         members
     }
 
-    /// When [`Self::members`] may differ next without a renewal.
+    fn lives(&self, at: Instant) -> bool {
+        let from = at.max(self.counted_from);
+        self.latest.saturating_duration_since(from) < self.duration
+    }
+
+    /// Whether this node may take addresses that others lead now: it has had a settled view, in which it
+    /// lives itself, for a whole duration. One whose renewals failed has been given up by the others and
+    /// begins to count again when it is back.
+    pub fn steady(&mut self, now: Instant) -> bool {
+        let lives = self
+            .seen
+            .get(&self.me)
+            .is_none_or(|(_, at)| self.lives(*at));
+        let settled = now.saturating_duration_since(self.started) >= self.duration;
+        if lives && settled {
+            self.settled_at.get_or_insert(now);
+        } else {
+            self.settled_at = None;
+        }
+        self.settled_at
+            .is_some_and(|at| now.saturating_duration_since(at) >= self.duration)
+    }
+
+    /// When [`Self::members`] or [`Self::steady`] may differ next without a renewal: a death shows only
+    /// by the renewals of others.
     #[must_use]
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.seen
-            .values()
-            .map(|(_, at)| *at)
-            .chain([self.started])
+        [Some(self.started), self.settled_at]
+            .into_iter()
+            .flatten()
             .map(|at| at + self.duration)
             .filter(|due| *due > now)
             .min()
@@ -159,21 +207,125 @@ mod tests {
             let now = start + Duration::from_secs(second);
             leases.renewed("a", renewal(second), now);
             leases.renewed("b", renewal(second.min(2)), now);
+            assert_eq!(alive(&leases, now).len(), if second < 6 { 2 } else { 1 });
         }
-        assert_eq!(alive(&leases, start + Duration::from_secs(5)), ["a", "b"]);
         let now = start + Duration::from_secs(7);
         assert_eq!(alive(&leases, now), ["a"]);
         assert!(leases.members(now).departed.contains_key("b"));
         assert!(leases.members(now).settled);
     }
 
+    /// Nodes that renew once a second, each at its own phase; every 10 ms everybody must be alive.
+    fn renew_between(
+        leases: &mut Leases,
+        (start, from, to): (Instant, u64, u64),
+        phases: &[(&str, u64)],
+    ) {
+        for ms in (from..to).step_by(10) {
+            let now = start + Duration::from_millis(ms);
+            for (node, phase) in phases {
+                if ms >= *phase && (ms - phase) % 1_000 == 0 {
+                    leases.renewed(node, renewal(ms), now);
+                }
+            }
+            let all: Vec<&str> = phases.iter().map(|(node, _)| *node).collect();
+            if ms > from + 1_000 {
+                assert_eq!(alive(leases, now), all, "at {ms} ms");
+            }
+        }
+    }
+
+    const PHASES: [(&str, u64); 3] = [("a", 900), ("b", 0), ("c", 450)];
+
     #[test]
-    fn a_silent_api_server_kills_nobody() {
+    fn a_silent_api_server_kills_nobody_whatever_the_phases_of_the_renewals() {
         let start = Instant::now();
         let mut leases = Leases::new("a".to_owned(), DURATION, start);
-        leases.renewed("a", renewal(1), start);
-        leases.renewed("b", renewal(1), start);
-        assert_eq!(alive(&leases, start + Duration::from_mins(10)), ["a", "b"]);
+        renew_between(&mut leases, (start, 0, 10_000), &PHASES);
+        for ms in (10_000..30_000).step_by(10) {
+            let now = start + Duration::from_millis(ms);
+            assert_eq!(alive(&leases, now), ["a", "b", "c"], "at {ms} ms");
+            assert!(leases.deadline(now).is_none_or(|due| due > now));
+        }
+        assert_eq!(
+            alive(&leases, start + Duration::from_mins(10)),
+            ["a", "b", "c"]
+        );
+    }
+
+    #[test]
+    fn when_the_api_server_is_back_everybody_has_time_to_renew() {
+        let start = Instant::now();
+        let mut leases = Leases::new("a".to_owned(), DURATION, start);
+        renew_between(&mut leases, (start, 0, 10_000), &PHASES);
+        // The renewals after the outage are seen one by one, the last 3 s after the first.
+        for (ms, node) in [(600_000, "c"), (601_500, "a"), (603_000, "b")] {
+            let now = start + Duration::from_millis(ms);
+            leases.renewed(node, renewal(ms), now);
+            assert_eq!(alive(&leases, now), ["a", "b", "c"], "at {ms} ms");
+        }
+        renew_between(&mut leases, (start, 604_000, 620_000), &PHASES);
+    }
+
+    #[test]
+    fn a_node_that_died_in_an_outage_is_missed_after_it() {
+        let start = Instant::now();
+        let mut leases = Leases::new("a".to_owned(), DURATION, start);
+        renew_between(&mut leases, (start, 0, 10_000), &PHASES);
+        for ms in (600_000..610_000).step_by(500) {
+            let node = if ms % 1_000 == 0 { "a" } else { "c" };
+            let now = start + Duration::from_millis(ms);
+            leases.renewed(node, renewal(ms), now);
+            let missed = ms >= 604_000;
+            assert_eq!(
+                !alive(&leases, now).contains(&"b".to_owned()),
+                missed,
+                "{ms}"
+            );
+        }
+        let now = start + Duration::from_secs(610);
+        assert_eq!(alive(&leases, now), ["a", "c"]);
+    }
+
+    #[test]
+    fn one_whose_renewals_failed_waits_until_it_is_steady_again() {
+        let start = Instant::now();
+        let mut leases = Leases::new("a".to_owned(), DURATION, start);
+        let at = |second| start + Duration::from_secs(second);
+        for second in 0..10 {
+            leases.renewed("a", renewal(second), at(second));
+            leases.renewed("b", renewal(second), at(second));
+            assert_eq!(leases.steady(at(second)), second >= 8, "{second}");
+        }
+        for second in 10..20 {
+            leases.renewed("b", renewal(second), at(second));
+        }
+        assert_eq!(alive(&leases, at(19)), ["b"], "the others gave it up");
+        assert!(!leases.steady(at(19)));
+        for second in 20..30 {
+            leases.renewed("a", renewal(second), at(second));
+            leases.renewed("b", renewal(second), at(second));
+            assert_eq!(leases.steady(at(second)), second >= 24, "{second}");
+        }
+    }
+
+    #[test]
+    fn of_too_many_dead_the_latest_are_remembered() {
+        let start = Instant::now();
+        let mut leases = Leases::new("a".to_owned(), DURATION, start);
+        let most = u64::try_from(Members::MAX_DEPARTED).unwrap();
+        for n in 0..=most {
+            // Names fall while times rise.
+            let node = format!("n{:04}", 9_000 - n);
+            leases.renewed(&node, renewal(n), start + Duration::from_millis(n));
+        }
+        for second in 1..10 {
+            leases.renewed("a", renewal(second), start + Duration::from_secs(second));
+        }
+        let departed = leases.members(start + Duration::from_secs(9)).departed;
+        assert_eq!(departed.len(), Members::MAX_DEPARTED);
+        assert!(departed.contains_key(&format!("n{:04}", 9_000 - most)));
+        assert!(!departed.contains_key("n9000"), "the first that died");
     }
 
     #[test]

@@ -173,6 +173,90 @@ impl Net {
     }
 }
 
+/// How long after the last fault all nodes agree again, at most; see `config`.
+const AGREE: Duration = Duration::from_secs(10);
+/// How long two nodes may both lead by their own views while there is no fault: news are on their way.
+const OVERLAP: Duration = Duration::from_millis(100);
+
+impl Net {
+    /// Of some addresses: how many running nodes lead each by their own view.
+    fn led(&self) -> Vec<usize> {
+        let views: Vec<Members> = self
+            .nodes
+            .iter()
+            .filter(|(n, _)| !self.paused.contains(n))
+            .map(|(_, node)| node.members())
+            .filter(|view| view.settled)
+            .collect();
+        let led = |ip| {
+            let leads = |view: &&Members| leader(ip, view.electable(|_, _| true)) == Some(&view.me);
+            views.iter().filter(leads).count()
+        };
+        (0..8_u8)
+            .map(|vip| led(IpAddr::from([10, 0, 100, vip])))
+            .collect()
+    }
+
+    fn agrees(&self, count: usize) -> bool {
+        self.nodes.len() == count
+            && self.nodes.keys().all(|n| self.alive(*n).len() == count)
+            && self.led().iter().all(|leaders| *leaders == 1)
+    }
+}
+
+#[test]
+fn two_lead_only_while_there_is_a_fault_and_shortly_after() {
+    const COUNT: usize = 4;
+    for seed in 31..36 {
+        let mut net = Net::steady(COUNT, seed);
+        for _ in 0..6 {
+            let who = net.rng.random_range(0..COUNT);
+            let other = (who + 1) % COUNT;
+            let rest = (0..COUNT).filter(|n| *n != who && *n != other);
+            let rest: Vec<usize> = rest.collect();
+            let fault = net.rng.random_range(0..5);
+            match fault {
+                0 => net
+                    .cut
+                    .extend((0..COUNT).filter(|n| *n != who).map(|n| (who, n))),
+                1 => net
+                    .cut
+                    .extend(rest.iter().flat_map(|n| [(who, *n), (other, *n)])),
+                2 => {
+                    net.paused.insert(who);
+                }
+                3 => {
+                    net.nodes.remove(&who);
+                }
+                _ => net.loss = 0.3,
+            }
+            let long = net.rng.random_range(100..4_000);
+            net.run(MS(long));
+            net.cut.clear();
+            net.paused.clear();
+            net.loss = 0.0;
+            if !net.nodes.contains_key(&who) {
+                net.start(who, COUNT, &[1; 32]);
+            }
+            let took = net.run_until(AGREE, |net| net.agrees(COUNT));
+            assert!(took < AGREE, "seed {seed}: fault {fault} of {long} ms");
+            // From now on somebody leads each address, and two only while the news travel.
+            let mut twice = Duration::ZERO;
+            for _ in 0..1_000 {
+                net.run(MS(5));
+                let led = net.led();
+                assert!(led.iter().all(|leaders| *leaders > 0), "{led:?}");
+                twice = if led.iter().any(|leaders| *leaders > 1) {
+                    twice + MS(5)
+                } else {
+                    Duration::ZERO
+                };
+                assert!(twice <= OVERLAP, "seed {seed}: fault {fault} of {long} ms");
+            }
+        }
+    }
+}
+
 /// Lets one node after the other die without a word, and says how long it took until all others knew.
 fn deaths(count: usize, runs: usize, loss: f64) -> Vec<Duration> {
     let mut net = Net::steady(count, 11);

@@ -72,7 +72,6 @@ impl LeaseMembership {
             leases,
             members: sender,
             listed: None,
-            settled_at: None,
             last: now,
         };
         let task = tokio::spawn(task.run(own_rx));
@@ -109,8 +108,6 @@ struct Task {
     members: watch::Sender<Arc<Members>>,
     /// The nodes of a list that is being read.
     listed: Option<BTreeSet<String>>,
-    /// Since when the view has been settled.
-    settled_at: Option<Instant>,
     last: Instant,
 }
 
@@ -136,7 +133,7 @@ impl Task {
                 let lease = self.lease(&own.borrow(), steady);
                 writing.push(renew(self.api.clone(), lease, self.config.timing));
             }
-            let wake = self.deadline(now);
+            let wake = self.leases.deadline(now);
             let timer = async {
                 match wake {
                     Some(at) => sleep_until(at.into()).await,
@@ -224,11 +221,6 @@ impl Task {
     /// Publishes the view; says whether this node is steady.
     fn publish(&mut self, now: Instant) -> bool {
         let members = self.leases.members(now);
-        if members.settled {
-            self.settled_at.get_or_insert(now);
-        } else {
-            self.settled_at = None;
-        }
         self.members.send_if_modified(|current| {
             let differs = **current != members;
             if differs {
@@ -236,17 +228,7 @@ impl Task {
             }
             differs
         });
-        self.settled_at
-            .is_some_and(|at| now.saturating_duration_since(at) >= self.config.timing.duration)
-    }
-
-    fn deadline(&self, now: Instant) -> Option<Instant> {
-        let steady = self.settled_at.map(|at| at + self.config.timing.duration);
-        let steady = steady.filter(|at| *at > now);
-        [self.leases.deadline(now), steady]
-            .into_iter()
-            .flatten()
-            .min()
+        self.leases.steady(now)
     }
 
     fn lease(&self, own: &Own, steady: bool) -> Lease {
@@ -273,7 +255,8 @@ async fn renew(api: Api<Lease>, lease: Lease, timing: LeaseTiming) -> Result<(),
         .patch(&name, &params, &patch)
         .map_ok(drop)
         .map_err(|error| error.to_string());
-    timeout(timing.duration, write)
+    // Well within a duration, so that one request which hangs does not cost this node its life.
+    timeout(timing.duration / 2, write)
         .await
         .unwrap_or_else(|_| Err("the API server does not answer".to_owned()))
 }

@@ -24,6 +24,8 @@ pub const ADDRESS: &str = "eip.openelb.kubesphere.io/v1alpha1";
 /// Service annotation, written by the controller beside the status and read by it: the addresses that the Service has,
 /// so that they are found again when somebody clears the status or restores the Service from a backup without one.
 pub const HELD: &str = "openelb.kubesphere.io/addresses";
+/// Annotation of an EipAddress whose address was in use before openelb-rs knew of it: it is never probed.
+pub const ADOPTED: &str = "openelb.kubesphere.io/adopted";
 /// Service annotation from OpenELB 0.5, set by users: narrows the automatic choice to Eips of this protocol.
 pub const PROTOCOL: &str = "protocol.openelb.kubesphere.io/v1alpha1";
 /// Service annotation from OpenELB 0.5, set by users: the node that should announce by Layer 2 when it is able.
@@ -94,6 +96,9 @@ pub mod conditions {
     pub const USED_TRUNCATED: &str = "UsedTruncated";
     /// On an EipAddress: a foreign host claims the address.
     pub const CONFLICT: &str = "Conflict";
+    /// Its reason where the address is not announced for that: it was found before the first use, and the Eip says
+    /// `probe: Avoid`. The controller gives the Service another address.
+    pub const SET_ASIDE: &str = "SetAside";
     /// On an EipAddress: it lies in no subnet of the interface that it is announced on.
     pub const OUTSIDE_SUBNET: &str = "OutsideSubnet";
     /// On an EipAddress: the kernel of the announcing node answers ARP for it by itself, and so do those of other nodes

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use openelb_api::bgp::{self, PathAttributes};
+use openelb_api::keys;
 use openelb_api::v1alpha2::{Announcer, Eip, EipAddress, Probe, Protocol};
 use openelb_api::{FieldError, Interface, InterfaceError, Labels, PoolAddresses, RangeSet};
 use openelb_bgp::{Attributes, Community, ExtendedCommunity, LargeCommunity, PeerSelection};
@@ -129,6 +130,8 @@ pub(crate) struct Holding {
     pub(crate) protocol: Protocol,
     /// The Services that hold it.
     pub(crate) services: BTreeSet<ServiceKey>,
+    /// It was in use before it was an object of ours.
+    pub(crate) adopted: bool,
     /// Their UIDs.
     pub(crate) uids: BTreeMap<ServiceKey, String>,
     /// Layer 2: who was last said to announce it.
@@ -164,6 +167,11 @@ impl Holding {
                         (key, holder.uid.clone())
                     })
                     .collect(),
+                adopted: object
+                    .metadata
+                    .annotations
+                    .as_ref()
+                    .is_some_and(|all| all.contains_key(keys::ADOPTED)),
                 announcers: status.announcers,
                 conditions: status.conditions,
                 version: object.metadata.resource_version.clone().unwrap_or_default(),

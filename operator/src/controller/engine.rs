@@ -380,9 +380,11 @@ impl Engine {
                     self.enqueue(key, Rank::User);
                 }
             }
-            Change::Record(stored) => {
-                self.saw(Kind::Record, || stored.record.address.to_string());
+            Change::Record(stored, aside) => {
+                let address = stored.record.address;
+                self.saw(Kind::Record, || address.to_string());
                 self.index.apply_record(*stored, now);
+                self.index.set_aside(address, aside, now);
             }
             Change::RecordGone(address, uid) => self.index.remove_record(address, &uid, now),
             Change::BadRecord(name, why) => {

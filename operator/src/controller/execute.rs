@@ -117,7 +117,11 @@ async fn request(client: &Client, call: Call<ServiceStatus>, job: &Job) -> Resul
                     field_manager: Some(FIELD_MANAGER.to_owned()),
                     ..PostParams::default()
                 };
-                written(records.create(&params, &Lean(wire::object(&record))).await)
+                let mut reserved = job.plan.reserve.iter();
+                let adopted =
+                    reserved.any(|one| one.adopted && one.record.address == record.address);
+                let object = wire::object(&record, adopted);
+                written(records.create(&params, &Lean(object)).await)
             }
             Call::Update(stored) => {
                 let patch = Patch::Merge(wire::record_patch(&stored));

@@ -55,7 +55,8 @@ pub(crate) enum Change {
     End(Kind),
     Service(Box<ServiceFacts>),
     ServiceGone(ServiceKey, Uid),
-    Record(Box<Stored>),
+    /// An address, and whether it is set aside because a foreign host has it.
+    Record(Box<Stored>, bool),
     RecordGone(IpAddr, Uid),
     /// An object of this name says nothing usable.
     BadRecord(String, String),
@@ -143,11 +144,11 @@ fn record(object: &Tolerant<EipAddress>, gone: bool) -> Option<Change> {
         ));
     }
     let parsed = match &object.parsed {
-        Ok(parsed) => wire::stored(parsed),
+        Ok(parsed) => wire::stored(parsed).map(|stored| (stored, wire::is_aside(parsed))),
         Err(why) => Err(why.clone()),
     };
     Some(match parsed {
-        Ok(stored) => Change::Record(Box::new(stored)),
+        Ok((stored, aside)) => Change::Record(Box::new(stored), aside),
         Err(why) => Change::BadRecord(name, why),
     })
 }

@@ -42,6 +42,18 @@ pub(crate) fn stored(object: &EipAddress) -> Result<Stored, String> {
     })
 }
 
+/// Whether a speaker found, before the first use, that a foreign host has the address, and leaves it alone.
+pub(crate) fn is_aside(object: &EipAddress) -> bool {
+    object.status.as_ref().is_some_and(|status| {
+        status.announcers.is_empty()
+            && status.conditions.iter().any(|condition| {
+                condition.type_ == keys::conditions::CONFLICT
+                    && condition.status == "True"
+                    && condition.reason == keys::conditions::SET_ASIDE
+            })
+    })
+}
+
 fn entry(holder: &AddressHolder) -> Entry {
     let mut ports: Vec<_> = holder
         .ports
@@ -102,11 +114,13 @@ fn remembered(record: &Record) -> Option<RememberedHolder> {
     })
 }
 
-/// The object to create.
-pub(crate) fn object(record: &Record) -> EipAddress {
+/// The object to create. An adopted address has been in use: nobody probes it.
+pub(crate) fn object(record: &Record, adopted: bool) -> EipAddress {
+    let mark = || [(keys::ADOPTED.to_owned(), "true".to_owned())].into();
     EipAddress {
         metadata: ObjectMeta {
             name: Some(name_for(record.address)),
+            annotations: adopted.then(mark),
             ..ObjectMeta::default()
         },
         spec: EipAddressSpec {
@@ -241,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_record_survives_the_wire() {
-        let mut object = object(&record());
+        let mut object = object(&record(), false);
         assert_eq!(
             object.metadata.name.as_deref(),
             Some("2001-0db8-0000-0000-0000-0000-0000-0001")
@@ -252,8 +266,33 @@ mod tests {
     }
 
     #[test]
+    fn an_adopted_address_is_marked_so_that_nobody_probes_it() {
+        assert_eq!(object(&record(), false).metadata.annotations, None);
+        let marks = object(&record(), true).metadata.annotations.unwrap();
+        assert!(marks.contains_key(keys::ADOPTED));
+    }
+
+    #[test]
+    fn an_address_is_aside_while_the_speaker_says_so_and_nobody_announces_it() {
+        let said = |status: &str, reason: &str, announcers: Value| {
+            let mut object = object(&record(), false);
+            let status = json!({"announcers": announcers, "conditions": [{
+                "type": keys::conditions::CONFLICT, "status": status, "reason": reason,
+                "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"
+            }]});
+            object.status = serde_json::from_value(status).unwrap();
+            is_aside(&object)
+        };
+        assert!(said("True", "SetAside", json!([])));
+        assert!(!said("False", "NoConflict", json!([])));
+        assert!(!said("True", "ForeignClaim", json!([])));
+        assert!(!said("True", "SetAside", json!([{"node": "n1"}])));
+        assert!(!is_aside(&object(&record(), false)));
+    }
+
+    #[test]
     fn an_object_named_after_nothing_is_refused() {
-        let mut object = object(&record());
+        let mut object = object(&record(), false);
         object.metadata.name = Some("web".to_owned());
         assert!(stored(&object).is_err());
     }

@@ -213,7 +213,9 @@ impl Index {
             let before = kept.chain(&service.status.held).copied();
             before
                 .filter(|address| {
-                    mine(address) && self.shown_by_other(*address, &service.key).is_none()
+                    mine(address)
+                        && self.shown_by_other(*address, &service.key).is_none()
+                        && !self.is_aside(*address)
                 })
                 .find_map(|address| {
                     let candidates = self.candidates(service, request);

@@ -426,6 +426,12 @@ impl Index {
         if let Some((home, _)) = self.pools.keeping(address, Some(eip)) {
             return match &request.eip {
                 Some(wanted) if wanted != home => Standing::Leaves(home.clone()),
+                // A foreign host has it, and the Service does not insist.
+                _ if self.is_aside(address)
+                    && request.named(Family::of(address)) != Some(address) =>
+                {
+                    Standing::Leaves(home.clone())
+                }
                 _ => Standing::Stays(home.clone(), self.disagreement(service, request, record)),
             };
         }

@@ -10,6 +10,7 @@
 //! owns the index; nothing in it reads a clock: `now` is milliseconds of any steady clock.
 
 mod address;
+mod aside;
 mod decide;
 mod eip;
 mod pools;
@@ -91,6 +92,8 @@ pub struct Index {
     shown: HashMap<IpAddr, Vec<ServiceKey>>,
     taken: Taken,
     resting: Resting,
+    /// Addresses that a foreign host has, and until when they are given to nobody.
+    aside: BTreeMap<IpAddr, Millis>,
     waiting: Waiting,
     woken: BTreeSet<ServiceKey>,
     changed_eips: BTreeSet<Arc<str>>,
@@ -321,6 +324,7 @@ impl Index {
         for address in self.resting.expired(now) {
             self.refresh_taken(address);
         }
+        self.end_aside(now);
     }
 
     /// Takes in how a plan ended. `None` for a plan whose end is not known, because a request failed:
@@ -464,6 +468,7 @@ impl Index {
             self.refresh_taken(address);
         } else {
             self.resting.begin(address, now);
+            self.leave_aside(address, now);
             self.freed(address, now);
         }
     }
@@ -487,6 +492,7 @@ impl Index {
         if self.slots.contains_key(&address)
             || self.shown.contains_key(&address)
             || self.resting.contains(address)
+            || self.is_aside(address)
         {
             self.taken.insert(address);
         } else {

@@ -169,7 +169,9 @@ impl Index {
         };
         let rested = || {
             let unused = |address: &IpAddr| {
-                !self.slots.contains_key(address) && !self.shown.contains_key(address)
+                !self.slots.contains_key(address)
+                    && !self.shown.contains_key(address)
+                    && !self.is_aside(*address)
             };
             self.resting.oldest_first().filter(unused).find_map(from)
         };
@@ -177,7 +179,7 @@ impl Index {
             let mut kept: Vec<_> = self.kept.values().flatten().copied().collect();
             kept.sort_unstable();
             kept.into_iter()
-                .filter(|address| self.is_vacant(*address))
+                .filter(|address| self.is_vacant(*address) && !self.is_aside(*address))
                 .find_map(from)
         };
         free.or_else(rested).or_else(kept).ok_or_else(|| {

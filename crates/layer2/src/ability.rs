@@ -36,10 +36,13 @@ pub struct AbleLink {
 /// What a node can answer for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ability {
-    /// Usable interfaces that an expression names or that have addresses, in name order.
+    /// Usable interfaces that an expression names or that have addresses, in name order; of too many
+    /// the most important.
     links: Vec<AbleLink>,
     /// For each `can_reach` expression in use: the interface the node routes by.
     reach: BTreeMap<IpAddr, String>,
+    /// The node's kernel answers ARP by itself for the addresses of all Services, whoever leads them.
+    pub kernel_answers: bool,
 }
 
 /// Why an encoded ability is refused.
@@ -48,7 +51,8 @@ pub struct Ability {
 pub struct AbilityError(#[from] postcard::Error);
 
 impl Ability {
-    /// How many interfaces are told of; those named by an expression come first.
+    /// How many interfaces are told of. Those come first that an expression names, then those of the
+    /// default routes, then those whose subnet holds an address of a pool.
     pub const MAX_LINKS: usize = 12;
     /// How many subnets of one interface are told of.
     pub const MAX_SUBNETS: usize = 6;
@@ -57,41 +61,55 @@ impl Ability {
     /// Bound of the encoded form in bytes.
     pub const MAX_BYTES: usize = 1024;
 
-    /// The ability of a host with these interfaces, for these expressions.
+    /// The ability of a host with these interfaces, for these expressions and the pools' `ranges`.
     #[must_use]
-    pub fn of<'a>(links: &Links, choices: impl IntoIterator<Item = &'a InterfaceChoice>) -> Self {
+    pub fn of<'a>(
+        links: &Links,
+        choices: impl IntoIterator<Item = &'a InterfaceChoice>,
+        ranges: &[IpNet],
+    ) -> Self {
         let choices: BTreeSet<&InterfaceChoice> = choices.into_iter().collect();
-        let named = |link: &Link| {
+        let named = |name: &str| {
             choices.iter().any(|choice| match choice {
-                InterfaceChoice::Names(patterns) => patterns.iter().any(|p| matches(p, &link.name)),
+                InterfaceChoice::Names(patterns) => patterns.iter().any(|p| matches(p, name)),
                 _ => false,
             })
         };
         let default_v4 = links.default_route(false).map(|link| link.index);
         let default_v6 = links.default_route(true).map(|link| link.index);
-        let mut able: Vec<(bool, AbleLink)> = links
+        let all: Vec<AbleLink> = links
             .links
             .values()
             .filter(|link| link.running && !link.loopback && link.master.is_none())
             .filter_map(|link| {
-                let named = named(link);
-                let subnets = subnets(link);
-                let able = AbleLink {
+                Some(AbleLink {
                     name: link.name.clone(),
                     mac: link.mac?.0,
                     default_v4: default_v4 == Some(link.index),
                     default_v6: default_v6 == Some(link.index),
-                    subnets,
+                    subnets: subnets(link),
+                })
+            })
+            .collect();
+        let mut able: Vec<(u8, AbleLink)> = all
+            .into_iter()
+            .filter_map(|able| {
+                let importance = if named(&able.name) {
+                    0
+                } else if able.default_v4 || able.default_v6 {
+                    1
+                } else if able.holds_any(ranges) {
+                    2
+                } else if able.subnets.is_empty() {
+                    return None;
+                } else {
+                    3
                 };
-                let wanted =
-                    named || able.default_v4 || able.default_v6 || !able.subnets.is_empty();
-                wanted.then_some((!named, able))
+                Some((importance, able))
             })
             .collect();
         able.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));
         able.truncate(Self::MAX_LINKS);
-        let mut able: Vec<AbleLink> = able.into_iter().map(|(_, link)| link).collect();
-        able.sort_by(|a, b| a.name.cmp(&b.name));
 
         let reach = choices
             .iter()
@@ -105,7 +123,20 @@ impl Ability {
             })
             .take(Self::MAX_REACH)
             .collect();
-        Self { links: able, reach }
+        let mut ability = Self {
+            links: able.into_iter().map(|(_, link)| link).collect(),
+            reach,
+            kernel_answers: false,
+        };
+        // What the others are told is what this node itself goes by.
+        while ability.size() > Self::MAX_BYTES && ability.links.pop().is_some() {}
+        ability.links.sort_by(|a, b| a.name.cmp(&b.name));
+        ability
+    }
+
+    /// The length of the encoded form.
+    fn size(&self) -> usize {
+        postcard::to_stdvec(self).map_or(usize::MAX, |bytes| bytes.len())
     }
 
     /// The interface on which this node answers for `ip` under `choice`, if any is usable.
@@ -158,17 +189,13 @@ impl Ability {
         &self.links
     }
 
-    /// The form that travels between nodes, at most [`Self::MAX_BYTES`]: interfaces at the end of
-    /// the list are left out if need be.
+    /// The form that travels between nodes, at most [`Self::MAX_BYTES`]; empty if one was read that is
+    /// longer.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut shown = self.clone();
-        loop {
-            match postcard::to_stdvec(&shown) {
-                Ok(bytes) if bytes.len() <= Self::MAX_BYTES => return bytes.into(),
-                _ if shown.links.pop().is_some() => {}
-                _ => return Bytes::new(),
-            }
+        match postcard::to_stdvec(self) {
+            Ok(bytes) if bytes.len() <= Self::MAX_BYTES => bytes.into(),
+            _ => Bytes::new(),
         }
     }
 
@@ -182,6 +209,18 @@ impl Ability {
 }
 
 impl AbleLink {
+    /// Whether one of its subnets and one of the ranges have addresses in common.
+    fn holds_any(&self, ranges: &[IpNet]) -> bool {
+        self.subnets
+            .iter()
+            .filter_map(|(network, length)| IpNet::new(*network, *length).ok())
+            .any(|subnet| {
+                ranges
+                    .iter()
+                    .any(|range| subnet.contains(range) || range.contains(&subnet))
+            })
+    }
+
     /// The length of the longest subnet of this link that holds `ip`.
     fn subnet_length(&self, ip: IpAddr) -> Option<u8> {
         self.subnets
@@ -260,7 +299,7 @@ mod tests {
 
     #[allow(clippy::needless_pass_by_value, reason = "reads better at the calls")]
     fn name(links: &Links, choice: InterfaceChoice, ip: &str) -> Option<String> {
-        let ability = Ability::of(links, [&choice]);
+        let ability = Ability::of(links, [&choice], &[]);
         let told = Ability::decode(&ability.encode()).unwrap();
         assert_eq!(told, ability, "other nodes see what the node sees");
         ability
@@ -315,27 +354,55 @@ mod tests {
     #[test]
     fn an_address_outside_the_subnet_is_usable_but_noted() {
         let choice = names(&["eth0"]);
-        let ability = Ability::of(&host(), [&choice]);
+        let ability = Ability::of(&host(), [&choice], &[]);
         assert!(ability.in_subnet(&choice, "10.0.0.9".parse().unwrap()));
         assert!(!ability.in_subnet(&choice, "10.9.0.9".parse().unwrap()));
     }
 
-    #[test]
-    fn the_encoded_form_stays_bounded() {
+    /// The usual host, and very many interfaces with many subnets.
+    fn crowded() -> Links {
         let mut host = host();
         for index in 10..200 {
             let subnets: Vec<String> = (0..20)
                 .map(|n| format!("fd{index:02x}:{n:x}:ffff:ffff::1/64"))
                 .collect();
             let subnets: Vec<&str> = subnets.iter().map(String::as_str).collect();
-            host.links.insert(
-                index,
-                link(index % 250, &format!("longnamed{index}"), &subnets),
-            );
+            host.links
+                .insert(index, link(index, &format!("a{index}"), &subnets));
         }
-        let choice = names(&["eth0"]);
-        let told = Ability::decode(&Ability::of(&host, [&choice]).encode()).unwrap();
+        host
+    }
+
+    #[test]
+    fn the_encoded_form_stays_bounded_and_keeps_what_matters() {
+        let mut host = crowded();
+        // The last by name, each for another reason.
+        host.links.insert(5, link(5, "zeth", &["172.16.0.1/16"]));
+        host.links.insert(6, link(6, "zlan", &["172.17.0.1/16"]));
+        host.links.insert(7, link(7, "zwan", &["172.18.0.1/16"]));
+        host.routes.insert(
+            0,
+            Route {
+                destination: "0.0.0.0/0".parse().unwrap(),
+                link: 7,
+                metric: 0,
+            },
+        );
+        host.routes.retain(|route| route.link != 3);
+        let named = names(&["zeth"]);
+        let pool = ["172.17.3.0/24".parse().unwrap()];
+        let own = Ability::of(&host, [&named, &InterfaceChoice::Auto], &pool);
+        let told = Ability::decode(&own.encode()).unwrap();
+        assert_eq!(told, own, "the node goes by what it tells");
         assert!(told.encode().len() <= Ability::MAX_BYTES);
-        assert!(told.usable(&choice, "10.0.0.9".parse().unwrap()).is_some());
+        assert!(told.links().len() < Ability::MAX_LINKS, "not all fit");
+        let find = |choice: &InterfaceChoice, ip: &str| {
+            let link = told.usable(choice, ip.parse().unwrap())?;
+            Some(link.name.clone())
+        };
+        assert_eq!(find(&named, "10.0.0.9").as_deref(), Some("zeth"));
+        let auto = |ip| find(&InterfaceChoice::Auto, ip);
+        assert_eq!(auto("172.17.3.4").as_deref(), Some("zlan"), "the pool's");
+        assert_eq!(auto("192.0.2.1").as_deref(), Some("zwan"), "the default");
     }
 }

@@ -3,10 +3,11 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use openelb_net::MacAddr;
+use rand::RngExt;
 
 use crate::{
     Conflict, Counters, Event, ProbePolicy, ProbeResult, Role, Withdrawal,
-    engine::{Engine, Now, Phase, Place},
+    engine::{Engine, Now, PROBE_AGAIN, Phase, Place},
     frame::{self, Ask, Form, Message},
 };
 
@@ -23,10 +24,13 @@ const SILENCE: Duration = Duration::from_millis(900);
 const CHECK_EACH: Duration = Duration::from_secs(10);
 /// A conflict that is not heard any more is forgotten after this.
 const FORGET: Duration = Duration::from_mins(5);
+/// About so many contested addresses are asked for at once.
+const ASK_AT_ONCE: usize = 100;
 
 impl Engine {
     /// A frame came in by the interface with this index.
     pub(crate) fn receive(&mut self, link: u32, frame: &[u8], now: Now) {
+        Counters::add(&self.counters.frames, 1);
         let Ok(Message { claim, ask }) = frame::parse(frame) else {
             Counters::add(&self.counters.malformed, 1);
             return;
@@ -123,8 +127,7 @@ impl Engine {
         match phase {
             Phase::HandingOver { .. } => self.stop(ip, Withdrawal::HandedOver, Phase::Idle),
             Phase::Answering { muted, .. } => {
-                let us = Arc::clone(&self.config.node);
-                if muted.is_none() && (self.config.outranks)(ip, &us, node) {
+                if muted.is_none() && self.outranks(ip, node) {
                     self.insist_later(ip, now);
                 } else {
                     self.conflict(ip, mac, Some(Arc::clone(node)), now);
@@ -136,6 +139,7 @@ impl Engine {
                 // One of ours holds it, so it is in use already.
                 if let Some(state) = self.states.get_mut(&ip) {
                     state.probe = ProbeResult::Free;
+                    state.probed = Some(now.instant);
                 }
                 self.enter(ip, yielded);
                 self.set_timer(ip, Some(now.instant + CHECK));
@@ -146,6 +150,21 @@ impl Engine {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Whether this node goes before another that claims the address too: as in the election, whoever
+    /// the Service prefers, else the order of all nodes.
+    fn outranks(&self, ip: IpAddr, other: &Arc<str>) -> bool {
+        let us = &self.config.node;
+        let preferred = self
+            .states
+            .get(&ip)
+            .and_then(|state| state.vip.preferred.as_ref());
+        match preferred {
+            Some(node) if node == us => true,
+            Some(node) if node == other => false,
+            _ => (self.config.outranks)(ip, us, other),
         }
     }
 
@@ -175,20 +194,18 @@ impl Engine {
             && let Some(place) = state.place.clone()
         {
             state.defended = Some(now.instant);
-            self.insist(ip, &place);
+            self.insist(ip, &place, now);
         }
     }
 
-    fn insist(&mut self, ip: IpAddr, place: &Place) {
+    fn insist(&mut self, ip: IpAddr, place: &Place, now: Now) {
         let forms: &[Form] = if ip.is_ipv4() {
             &[Form::Request, Form::Reply]
         } else {
             &[Form::Reply]
         };
-        for form in forms {
-            self.send(place, frame::announcement(place.mac, ip, *form));
-            Counters::add(&self.counters.gratuitous, 1);
-        }
+        self.announce(place, ip, forms);
+        self.schedule.pay(forms.len(), now.instant);
     }
 
     /// A foreign host was found while probing.
@@ -196,12 +213,17 @@ impl Engine {
         let Some(state) = self.states.get_mut(&ip) else {
             return;
         };
-        state.probe = ProbeResult::Taken(mac);
-        self.events.push(Event::Taken { ip, mac });
+        let found = ProbeResult::Taken(mac);
+        if std::mem::replace(&mut state.probe, found) != found {
+            self.events.push(Event::Taken { ip, mac });
+        }
+        state.probed = Some(now.instant);
         self.dirty = true;
         if state.vip.probe == ProbePolicy::Avoid {
             self.enter(ip, Phase::SetAside);
-        } else {
+            let again = self.jitter(PROBE_AGAIN);
+            self.set_timer(ip, Some(now.instant + again));
+        } else if !self.desired.hold {
             self.take(ip, now);
         }
     }
@@ -263,10 +285,11 @@ impl Engine {
                         let mac = mac.map(|(mac, _)| *mac).unwrap_or_default();
                         self.conflict(ip, mac, Some(node), now);
                     }
-                    self.insist(ip, &place);
+                    self.insist(ip, &place, now);
                 }
             }
             Phase::Yielded { to, heard } => self.check(ip, to, heard, now),
+            Phase::SetAside => self.begin(ip, now),
             _ => {}
         }
     }
@@ -281,7 +304,8 @@ impl Engine {
             .max(heard);
         let peer_silent = now.instant.duration_since(of_peer);
         let silent = now.instant.duration_since(heard);
-        if peer_silent >= SILENCE || silent >= CHECK_EACH + SILENCE {
+        let over = peer_silent >= SILENCE || silent >= CHECK_EACH + SILENCE;
+        if over && !self.desired.hold {
             self.take(ip, now);
             return;
         }
@@ -295,9 +319,10 @@ impl Engine {
         self.set_timer(ip, Some(now.instant + next));
     }
 
-    /// Drops conflicts that are over. Called now and then.
+    /// Drops conflicts that are over, and looks whether the others are. Called now and then.
     pub(crate) fn forget_conflicts(&mut self, now: Now) {
-        for state in self.states.values_mut() {
+        let mut open = Vec::new();
+        for (ip, state) in &mut self.states {
             let over = state.conflict.as_ref().is_some_and(|(conflict, _)| {
                 now.wall
                     .duration_since(conflict.at)
@@ -307,6 +332,34 @@ impl Engine {
                 state.conflict = None;
                 self.dirty = true;
             }
+            if !matches!(state.phase, Phase::Answering { muted: None, .. }) {
+                continue;
+            }
+            let found = matches!(state.probe, ProbeResult::Taken(_));
+            let old = state
+                .probed
+                .is_some_and(|at| now.instant.duration_since(at) > FORGET);
+            if found && old {
+                // Whoever is still there has claimed it since, which is a conflict of its own.
+                state.probe = ProbeResult::Free;
+                self.dirty = true;
+            }
+            let foreign = state
+                .conflict
+                .as_ref()
+                .is_some_and(|(conflict, _)| conflict.speaker.is_none());
+            if (found && !old) || foreign {
+                open.extend(state.place.clone().map(|place| (*ip, place)));
+            }
+        }
+        // A host that still has the address answers, and one that is gone does not. Of very many a part.
+        let all = open.len();
+        for (ip, place) in open {
+            if self.rng.random_range(0..all) >= ASK_AT_ONCE {
+                continue;
+            }
+            self.send(&place, frame::probe(place.mac, ip));
+            self.schedule.pay(1, now.instant);
         }
     }
 }

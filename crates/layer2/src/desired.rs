@@ -38,6 +38,9 @@ pub struct Vip {
     pub role: Role,
     /// What happens before the first use.
     pub probe: ProbePolicy,
+    /// The node that the election was told to prefer, if it may lead; it also goes first when two nodes
+    /// claim the address.
+    pub preferred: Option<Arc<str>>,
     /// The address was adopted or announced before, by any node: it is never probed.
     pub proven: bool,
     /// Pace of the endless refresh; each is jittered by ±25 %. `None` turns it off.

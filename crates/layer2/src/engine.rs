@@ -11,6 +11,9 @@
 //!    │<── new leader heard, or too late ── HandingOver <┘  │
 //!    └<──────────────── Silent, unlisted, interface lost ──┘
 //! ```
+//!
+//! Where probing finds a foreign host and the policy is to avoid it, the address is *set aside*: probed
+//! again now and then, and taken once nobody objects or the policy is another.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -33,6 +36,9 @@ use crate::{
 /// that boot; a Service waits for its address meanwhile).
 const PROBES: u8 = 3;
 const PROBE_GAP: Duration = Duration::from_millis(200);
+
+/// An address that was set aside is probed again this often.
+pub(crate) const PROBE_AGAIN: Duration = Duration::from_secs(30);
 
 /// A process that did not run for this long must not trust what it believed before.
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
@@ -101,6 +107,8 @@ pub(crate) struct State {
     pub(crate) place: Option<Place>,
     pub(crate) phase: Phase,
     pub(crate) probe: ProbeResult,
+    /// When the probe's result was found.
+    pub(crate) probed: Option<Instant>,
     pub(crate) conflict: Option<(Conflict, Instant)>,
     /// The speaker last heard claiming the address.
     pub(crate) heard: Option<(Arc<str>, SystemTime, Instant)>,
@@ -192,6 +200,7 @@ impl Engine {
         let ability = Ability::of(
             &self.links,
             desired.addresses.values().map(|vip| &*vip.choice),
+            &desired.ranges,
         );
         for (ip, vip) in &desired.addresses {
             let place = self.place(&ability, *ip, vip);
@@ -200,6 +209,7 @@ impl Engine {
                 place: None,
                 phase: Phase::Idle,
                 probe: ProbeResult::None,
+                probed: None,
                 conflict: None,
                 heard: None,
                 defend: None,
@@ -264,14 +274,27 @@ impl Engine {
             (Role::Lead, Phase::Yielded { to, .. }) => {
                 if !usable {
                     self.enter(ip, Phase::NoInterface);
-                } else if !self.desired.peers.contains_key(&to) {
+                } else if !hold && !self.desired.peers.contains_key(&to) {
                     self.take(ip, now);
                 }
             }
             (Role::Lead, Phase::Probing { .. }) => {
                 if !usable {
                     self.enter(ip, Phase::NoInterface);
-                } else if moved || state.vip.proven || state.vip.probe == ProbePolicy::Off {
+                } else if moved || self.needs_no_probe(ip) {
+                    self.begin(ip, now);
+                }
+            }
+            (Role::Lead, Phase::SetAside) => {
+                if !usable {
+                    self.enter(ip, Phase::NoInterface);
+                } else if moved {
+                    // What was found was found on another segment.
+                    if let Some(state) = self.states.get_mut(&ip) {
+                        state.probe = ProbeResult::None;
+                    }
+                    self.begin(ip, now);
+                } else if self.needs_no_probe(ip) {
                     self.begin(ip, now);
                 }
             }
@@ -281,20 +304,33 @@ impl Engine {
                 (true, true) => {}
             },
             (Role::Follow, Phase::Answering { since, .. }) => self.hand_over(ip, since, now),
-            (Role::Lead, Phase::SetAside)
-            | (Role::Follow, Phase::HandingOver { .. } | Phase::Idle) => {}
+            (Role::Follow, Phase::HandingOver { .. } | Phase::Idle) => {}
             (Role::Follow, _) => self.enter(ip, Phase::Idle),
         }
     }
 
+    /// Whether the address may be used as it is: it has been in use, or was found free, or it does not
+    /// matter who has it.
+    fn needs_no_probe(&self, ip: IpAddr) -> bool {
+        self.states.get(&ip).is_some_and(|state| {
+            let answered = match state.probe {
+                ProbeResult::None => false,
+                ProbeResult::Free => true,
+                ProbeResult::Taken(_) => state.vip.probe != ProbePolicy::Avoid,
+            };
+            state.vip.proven
+                || answered
+                || state.heard.is_some()
+                || state.vip.probe == ProbePolicy::Off
+        })
+    }
+
     /// Leads from nothing: probes first where that is wanted.
-    fn begin(&mut self, ip: IpAddr, now: Now) {
-        let Some(state) = self.states.get(&ip) else {
-            return;
-        };
-        let known = state.vip.proven || state.probe != ProbeResult::None || state.heard.is_some();
-        if known || state.vip.probe == ProbePolicy::Off {
-            self.take(ip, now);
+    pub(crate) fn begin(&mut self, ip: IpAddr, now: Now) {
+        if self.needs_no_probe(ip) {
+            if !self.desired.hold {
+                self.take(ip, now);
+            }
         } else {
             self.enter(ip, Phase::Probing { sent: 0 });
             self.schedule.plan(ip, Urgency::First, now.instant);
@@ -312,6 +348,7 @@ impl Engine {
             _ => {
                 let interface = Arc::clone(&place.name);
                 self.events.push(Event::Announced { ip, interface });
+                Counters::add(&self.counters.taken, 1);
                 now.wall
             }
         };
@@ -355,6 +392,7 @@ impl Engine {
             Phase::Answering { .. } | Phase::HandingOver { .. }
         ) {
             self.events.push(Event::Withdrawn { ip, reason });
+            Counters::add(&self.counters.given_up, 1);
         }
         self.enter(ip, then);
     }
@@ -464,8 +502,17 @@ impl Engine {
                 let gap = self.jitter(PROBE_GAP);
                 self.schedule.plan(ip, Urgency::First, now.instant + gap);
             }
+            // Nobody objected; but nothing is taken while the view is not settled.
+            Phase::Probing { .. } if self.desired.hold => {
+                let gap = self.jitter(PROBE_GAP);
+                self.schedule.plan(ip, Urgency::First, now.instant + gap);
+            }
             Phase::Probing { .. } => {
-                state.probe = ProbeResult::Free;
+                // With another policy than to avoid it, a host that was found does not matter.
+                if state.probe == ProbeResult::None || state.vip.probe == ProbePolicy::Avoid {
+                    state.probe = ProbeResult::Free;
+                    state.probed = Some(now.instant);
+                }
                 self.take(ip, now);
             }
             Phase::Answering { muted: Some(_), .. } => {
@@ -480,10 +527,10 @@ impl Engine {
                     (1, IpAddr::V4(_)) | (_, IpAddr::V6(_)) => &[Form::Reply],
                     _ => &[Form::Request, Form::Reply],
                 };
-                for form in forms {
-                    self.send(&place, frame::announcement(place.mac, ip, *form));
-                    Counters::add(&self.counters.gratuitous, 1);
-                }
+                self.announce(&place, ip, forms);
+                // The schedule has paid for one frame.
+                self.schedule
+                    .pay(forms.len().saturating_sub(1), now.instant);
                 match gap(at) {
                     Some(gap) => self.schedule.plan(ip, Urgency::Repeat, now.instant + gap),
                     None => self.plan_refresh(ip, now.instant),
@@ -507,6 +554,14 @@ impl Engine {
     /// ±25 %.
     pub(crate) fn jitter(&mut self, around: Duration) -> Duration {
         around.mul_f64(self.rng.random_range(0.75..1.25))
+    }
+
+    /// Sends announcements, and counts them.
+    pub(crate) fn announce(&mut self, place: &Place, ip: IpAddr, forms: &[Form]) {
+        for form in forms {
+            self.send(place, frame::announcement(place.mac, ip, *form));
+            Counters::add(&self.counters.gratuitous, 1);
+        }
     }
 
     pub(crate) fn send(&mut self, place: &Place, frame: Vec<u8>) {

@@ -80,6 +80,7 @@ impl Lan {
             choice: Arc::new(InterfaceChoice::Auto),
             role,
             probe: ProbePolicy::Off,
+            preferred: None,
             proven: false,
             refresh: Some(Vip::REFRESH),
         };
@@ -150,6 +151,12 @@ impl Lan {
             engine.receive(2, frame, self.now);
         }
         self.deliver();
+    }
+
+    /// A stranger claims the first address.
+    fn claim(&mut self, by: MacAddr) {
+        let claim = frame::announcement(by, VIP.parse().unwrap(), Form::Reply);
+        self.say(&claim);
     }
 
     /// Who answers a request for the address.
@@ -335,7 +342,8 @@ fn a_foreign_claim_is_reported_and_contradicted_at_a_bounded_rate() {
     }
     assert_eq!(lan.answering(VIP), [0]);
     let defences = lan.announcements(0, VIP) - before;
-    assert!(defences <= 4, "{defences} frames against 500");
+    // In 5 seconds one defence is due, of two frames.
+    assert_eq!(defences, 2, "frames against 500");
     let state = &lan.engines[0].snapshot().addresses[&VIP.parse::<IpAddr>().unwrap()];
     let conflict = state.conflict.as_ref().unwrap();
     assert_eq!((conflict.mac, conflict.count), (foreign, 500));
@@ -397,6 +405,196 @@ fn an_address_is_probed_before_its_first_use_and_never_again() {
     assert_eq!(lan.answering(VIP), [0], "adopted addresses are not probed");
 }
 
+const FOREIGN: MacAddr = MacAddr([2, 0, 0, 0, 9, 9]);
+
+/// One host that leads, and a foreign host that claimed the first address while it was probed.
+fn taken(policy: ProbePolicy) -> Lan {
+    let mut lan = Lan::new(1);
+    lan.wish(0, Role::Lead, probing(policy));
+    lan.advance(MS(300));
+    lan.claim(FOREIGN);
+    lan.advance(Duration::from_secs(2));
+    lan
+}
+
+fn probing(policy: ProbePolicy) -> impl Fn(&mut Desired) {
+    move |desired| {
+        for vip in desired.addresses.values_mut() {
+            vip.probe = policy;
+        }
+    }
+}
+
+#[test]
+fn an_address_that_was_set_aside_is_taken_when_the_foreign_host_is_gone() {
+    let mut lan = taken(ProbePolicy::Avoid);
+    assert_eq!(lan.activity(0, VIP), Activity::SetAside);
+    // It is asked for again, and the host is still there: nothing is said twice.
+    for _ in 0..8_000 {
+        lan.advance(MS(5));
+        if lan.activity(0, VIP) == Activity::Probing {
+            lan.claim(FOREIGN);
+        }
+    }
+    assert_eq!(lan.announcements(0, VIP), 0);
+    let told = |lan: &Lan| {
+        let events = lan.engines[0].events.iter();
+        events.filter(|e| matches!(e, Event::Taken { .. })).count()
+    };
+    assert_eq!(told(&lan), 1, "one host is one event");
+    lan.advance(Duration::from_secs(45));
+    assert_eq!(lan.answering(VIP), [0], "nobody objected any more");
+}
+
+#[test]
+fn an_address_that_was_set_aside_is_probed_again_before_a_second_chance_to_lead() {
+    let mut lan = taken(ProbePolicy::Avoid);
+    lan.wish(0, Role::Follow, probing(ProbePolicy::Avoid));
+    lan.advance(Duration::from_secs(1));
+    lan.wish(0, Role::Lead, probing(ProbePolicy::Avoid));
+    lan.advance(MS(300));
+    assert_eq!(lan.activity(0, VIP), Activity::Probing);
+    assert_eq!(lan.announcements(0, VIP), 0);
+    lan.claim(FOREIGN);
+    lan.advance(Duration::from_secs(2));
+    assert_eq!(lan.activity(0, VIP), Activity::SetAside);
+}
+
+#[test]
+fn an_address_that_was_set_aside_is_taken_when_the_policy_or_the_interface_is_another() {
+    for policy in [ProbePolicy::Report, ProbePolicy::Off] {
+        let mut lan = taken(ProbePolicy::Avoid);
+        lan.wish(0, Role::Lead, probing(policy));
+        lan.advance(MS(20));
+        assert_eq!(lan.answering(VIP), [0], "{policy:?}");
+    }
+    let mut lan = taken(ProbePolicy::Avoid);
+    lan.engines[0].set_links(links(mac(7), true), lan.now);
+    assert_eq!(lan.activity(0, VIP), Activity::Probing);
+    lan.advance(Duration::from_secs(2));
+    assert_eq!(lan.answering(VIP), [0]);
+}
+
+#[test]
+fn a_foreign_host_that_was_reported_is_forgotten_when_it_is_heard_no_more() {
+    let probe = |lan: &Lan| lan.engines[0].states[&VIP.parse::<IpAddr>().unwrap()].probe;
+    let mut lan = taken(ProbePolicy::Report);
+    assert_eq!(probe(&lan), ProbeResult::Taken(FOREIGN));
+    let asked = |lan: &Lan| {
+        let frames = lan.heard.iter();
+        frames
+            .filter_map(|(_, frame)| frame::parse(frame).ok()?.ask)
+            .filter(|ask| ask.ip.to_string() == VIP)
+            .count()
+    };
+    let before = asked(&lan);
+    for _ in 0..36 {
+        lan.advance(Duration::from_secs(10));
+        lan.engines[0].forget_conflicts(lan.now);
+    }
+    lan.deliver();
+    assert!(
+        asked(&lan) > before,
+        "it is looked whether it is still there"
+    );
+    assert_eq!(probe(&lan), ProbeResult::Free);
+    let asked_for = asked(&lan);
+    lan.engines[0].forget_conflicts(lan.now);
+    lan.deliver();
+    assert_eq!(asked(&lan), asked_for, "and no more afterwards");
+}
+
+#[test]
+fn a_preferred_node_and_the_winner_of_the_order_never_both_give_way() {
+    let mut lan = Lan::new(2);
+    // The order has `a` first, and `a` does not know yet that `b` is preferred.
+    lan.elect(0);
+    lan.advance(Duration::from_secs(1));
+    let prefers = |desired: &mut Desired| {
+        for vip in desired.addresses.values_mut() {
+            vip.preferred = Some("b".into());
+        }
+    };
+    lan.wish(1, Role::Lead, prefers);
+    for _ in 0..200 {
+        lan.advance(MS(10));
+        assert!(lan.answering(VIP).contains(&1), "the preferred node stays");
+    }
+    lan.wish(0, Role::Follow, prefers);
+    lan.advance(MS(100));
+    assert_eq!(lan.answering(VIP), [1]);
+    // Of two that both know, the preferred one stays too.
+    lan.wish(0, Role::Lead, prefers);
+    lan.advance(Duration::from_secs(1));
+    assert_eq!(lan.answering(VIP), [1]);
+}
+
+/// So many addresses on `eth0` in place of the usual ones.
+fn many(addresses: u16) -> impl Fn(&mut Desired) {
+    move |desired| {
+        let vip = Vip {
+            choice: Arc::new(InterfaceChoice::Names(vec!["eth0".to_owned()])),
+            ..desired.addresses.values().next().unwrap().clone()
+        };
+        desired.addresses = (0..addresses)
+            .map(|n| {
+                let [high, low] = n.to_be_bytes();
+                (IpAddr::from([10, 0, high, low]), vip.clone())
+            })
+            .collect();
+    }
+}
+
+#[test]
+fn frames_that_nobody_asked_for_never_exceed_the_pace() {
+    const ADDRESSES: u16 = 1_000;
+    let mut lan = Lan::new(1);
+    let many = many(ADDRESSES);
+    lan.wish(0, Role::Lead, many);
+    let pace = usize::try_from(lan.engines[0].config.pace).unwrap();
+    // Frames sent in each 5 ms.
+    let mut sent = Vec::new();
+    for _ in 0..3_000 {
+        let before = lan.heard.len();
+        lan.advance(MS(5));
+        sent.push(lan.heard.len() - before);
+    }
+    for window in [1, 20, 200] {
+        // A burst, what the time is worth, and one announcement that was begun with its last token.
+        let most = pace / 10 + pace * window / 200 + 2;
+        let worst = sent.windows(window).map(|w| w.iter().sum::<usize>()).max();
+        assert!(
+            worst.unwrap() <= most,
+            "{worst:?} frames in {} ms",
+            window * 5
+        );
+    }
+    let all: usize = sent.iter().sum();
+    assert_eq!(all, usize::from(ADDRESSES) * 12, "and all are sent");
+    assert_eq!(lan.engines[0].counters.taken(), u64::from(ADDRESSES));
+    assert_eq!(lan.engines[0].counters.given_up(), 0);
+}
+
+#[test]
+fn an_address_that_is_asked_for_is_announced_before_the_others() {
+    let mut lan = Lan::new(1);
+    let many = many(1_000);
+    lan.engines[0].config.pace = 10;
+    lan.engines[0].schedule = Schedule::new(10, lan.now.instant);
+    lan.wish(0, Role::Lead, many);
+    lan.advance(Duration::from_secs(1));
+    let last = "10.0.3.231";
+    assert_eq!(lan.announcements(0, last), 0, "its turn is far away");
+    let ip = last.parse().unwrap();
+    lan.say(&frame::probe(FOREIGN, ip));
+    lan.advance(MS(300));
+    assert_eq!(
+        lan.announcements(0, last),
+        2,
+        "an answer and an announcement"
+    );
+}
+
 #[test]
 fn interfaces_that_go_take_their_addresses_with_them() {
     let mut lan = Lan::new(1);
@@ -446,6 +644,37 @@ fn nothing_new_is_taken_while_the_view_is_not_settled() {
     lan.wish(0, Role::Lead, |desired| desired.hold = true);
     lan.advance(MS(10));
     assert_eq!(lan.answering(VIP), [0], "what is answered stays");
+}
+
+#[test]
+fn neither_a_probe_nor_a_silent_peer_gives_an_address_to_one_whose_view_is_not_settled() {
+    let mut lan = Lan::new(1);
+    lan.wish(0, Role::Lead, probing(ProbePolicy::Report));
+    lan.advance(MS(100));
+    let held = |desired: &mut Desired| {
+        probing(ProbePolicy::Report)(desired);
+        desired.hold = true;
+    };
+    lan.wish(0, Role::Lead, held);
+    lan.advance(Duration::from_secs(3));
+    assert_eq!(lan.activity(0, VIP), Activity::Probing);
+    lan.wish(0, Role::Lead, probing(ProbePolicy::Report));
+    lan.advance(Duration::from_secs(1));
+    assert_eq!(lan.answering(VIP), [0]);
+
+    let mut lan = Lan::new(2);
+    lan.wish(0, Role::Lead, |_| {});
+    lan.advance(MS(50));
+    lan.wish(1, Role::Lead, |_| {});
+    lan.advance(Duration::from_secs(1));
+    assert_eq!(lan.activity(1, VIP), Activity::Yielded);
+    lan.wish(1, Role::Lead, |desired| desired.hold = true);
+    lan.cut.insert(0);
+    lan.advance(Duration::from_secs(3));
+    assert_eq!(lan.activity(1, VIP), Activity::Yielded);
+    lan.wish(1, Role::Lead, |_| {});
+    lan.advance(Duration::from_secs(1));
+    assert!(lan.activity(1, VIP).answers());
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! Let through: ARP frames whose sender or target address lies in the wanted prefixes, and neighbour
 //! solicitations and advertisements whose target does. Everything else, and what this host itself
-//! sends, is dropped by the kernel.
+//! sends, is dropped by the kernel. So are frames of a VLAN on the interface that carries it: they come
+//! by the VLAN's own interface once more, without their tag, and belong to that segment alone.
 
 use std::net::IpAddr;
 
@@ -21,6 +22,10 @@ const RETURN: u16 = 0x06;
 /// `SKF_AD_OFF + SKF_AD_PKTTYPE`, and `PACKET_OUTGOING`.
 const PACKET_TYPE: u32 = 0xffff_f004;
 const OUTGOING: u32 = 4;
+/// `SKF_AD_OFF + SKF_AD_VLAN_TAG`: the tag that the kernel took off, 0 without one. Its lower 12 bits are
+/// the VLAN; VLAN 0 is a priority and belongs to the interface itself.
+const VLAN_TAG: u32 = 0xffff_f02c;
+const VLAN: u32 = 0x0fff;
 
 const ARP_SENDER: u32 = 28;
 const ARP_TARGET: u32 = 38;
@@ -81,6 +86,10 @@ fn assemble(prefixes: &[IpNet]) -> Vec<Instruction> {
     let mut program = vec![
         op(LOAD_WORD, PACKET_TYPE),
         jump_equal(OUTGOING, 0, 1),
+        drop,
+        op(LOAD_WORD, VLAN_TAG),
+        op(AND, VLAN),
+        jump_equal(0, 1, 0),
         drop,
         op(LOAD_HALF, 12),
         jump_equal(0x0806, 3, 0),
@@ -183,6 +192,11 @@ mod tests {
 
     /// What the kernel does with a frame: the bytes it hands over.
     fn run(program: &[Instruction], frame: &[u8], packet_type: u32) -> u32 {
+        run_tagged(program, frame, packet_type, 0)
+    }
+
+    /// The same for a frame whose tag was taken off.
+    fn run_tagged(program: &[Instruction], frame: &[u8], packet_type: u32, tag: u32) -> u32 {
         let mut accumulator = 0_u32;
         let mut at = 0;
         let word = |offset: u32, size: usize| {
@@ -199,6 +213,7 @@ mod tests {
             at += 1;
             let loaded = match i.code {
                 LOAD_WORD if i.k == PACKET_TYPE => Some(packet_type),
+                LOAD_WORD if i.k == VLAN_TAG => Some(tag),
                 LOAD_WORD => word(i.k, 4),
                 LOAD_HALF => word(i.k, 2),
                 LOAD_BYTE => word(i.k, 1),
@@ -238,6 +253,9 @@ mod tests {
         let claimed = announcement(ME, "10.0.0.100".parse().unwrap(), Form::Reply);
         assert!(passes(&claimed), "claims are heard");
         assert_eq!(run(&program, &claimed, OUTGOING), 0, "own frames are not");
+        assert_eq!(run_tagged(&program, &claimed, 0, 100), 0, "nor a VLAN's");
+        let urgent = run_tagged(&program, &claimed, 0, 0xe000);
+        assert!(urgent > 0, "a priority is no VLAN");
         let ask = Ask {
             ip: "10.0.9.9".parse().unwrap(),
             mac: MacAddr([2, 0, 0, 0, 0, 9]),

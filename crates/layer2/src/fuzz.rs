@@ -78,6 +78,7 @@ fn receive(frame: &[u8]) {
         choice: Arc::new(InterfaceChoice::Names(vec!["eth0".to_owned()])),
         role: Role::Lead,
         probe: ProbePolicy::Off,
+        preferred: None,
         proven: true,
         refresh: None,
     };

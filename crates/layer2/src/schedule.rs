@@ -82,7 +82,7 @@ impl Schedule {
         }
     }
 
-    /// The address whose frames are to be sent now; its entry is gone, `frames` are paid for.
+    /// The address whose frames are to be sent now; its entry is gone, one frame is paid for.
     pub(crate) fn next(&mut self, now: Instant) -> Option<(IpAddr, Urgency)> {
         while let Some((due, urgency, ip)) = self.waiting.first().copied() {
             if due > now {
@@ -98,6 +98,11 @@ impl Schedule {
         self.ready.remove(&(urgency, due, ip));
         self.entries.remove(&ip);
         Some((ip, urgency))
+    }
+
+    /// Pays for frames that are sent besides: what comes next waits for as much longer.
+    pub(crate) fn pay(&mut self, frames: usize, now: Instant) {
+        self.bucket.pay(frames, now);
     }
 
     /// When [`Self::next`] will have something.
@@ -137,6 +142,12 @@ impl Bucket {
         }
         self.next = next + self.interval;
         true
+    }
+
+    /// Takes tokens that may not be there yet.
+    fn pay(&mut self, frames: usize, now: Instant) {
+        let frames = u32::try_from(frames).unwrap_or(u32::MAX);
+        self.next = self.next.max(now) + self.interval.saturating_mul(frames);
     }
 
     fn full_at(&self, now: Instant) -> Instant {

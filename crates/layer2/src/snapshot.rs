@@ -169,6 +169,8 @@ macro_rules! counters {
 }
 
 counters! {
+    /// Frames that passed the kernel's filter.
+    frames,
     /// ARP requests and neighbour solicitations for our addresses.
     requests,
     /// ARP replies and solicited neighbour advertisements sent.
@@ -177,6 +179,10 @@ counters! {
     gratuitous,
     /// Claims by somebody else.
     conflicts,
+    /// How often an address began to be announced and answered.
+    taken,
+    /// How often an address ceased to be.
+    given_up,
     /// Frames that passed the filter and could not be understood.
     malformed,
     /// Frames that could not be sent.

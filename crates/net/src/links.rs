@@ -22,7 +22,8 @@ pub struct Link {
     pub running: bool,
     /// The loopback interface.
     pub loopback: bool,
-    /// Index of the bridge or bond this link is a port of.
+    /// Index of the bridge or bond this link is a port of; none for a member of a VRF, which speaks for
+    /// itself.
     pub master: Option<u32>,
     /// Addresses with their subnets, in ascending order. Tentative IPv6 addresses are included.
     pub addresses: Vec<IpNet>,

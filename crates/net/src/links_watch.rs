@@ -4,7 +4,13 @@
 //! no event can be missed for good and none can be misapplied. The first event is acted on at
 //! once; a storm of them costs at most one dump per [`PAUSE`].
 
-use std::{collections::BTreeMap, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{StreamExt, TryStreamExt, channel::mpsc::UnboundedReceiver};
 use ipnet::IpNet;
@@ -14,7 +20,7 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         address::AddressAttribute,
-        link::{LinkAttribute, LinkFlags},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo},
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
     },
     sys::SocketAddr,
@@ -113,6 +119,7 @@ async fn follow(handle: Handle, mut messages: Messages, sender: watch::Sender<Ar
 
 async fn dump(handle: &Handle) -> Result<Links, LinksError> {
     let mut links = BTreeMap::new();
+    let mut vrfs = BTreeSet::new();
     let mut stream = handle.link().get().execute();
     while let Some(message) = stream.try_next().await.map_err(LinksError::Dump)? {
         let flags = message.header.flags;
@@ -136,10 +143,18 @@ async fn dump(handle: &Handle) -> Result<Links, LinksError> {
                         .filter(|mac| !mac.is_zero());
                 }
                 LinkAttribute::Controller(master) => link.master = Some(master),
+                LinkAttribute::LinkInfo(infos)
+                    if infos.contains(&LinkInfo::Kind(InfoKind::Vrf)) =>
+                {
+                    vrfs.insert(link.index);
+                }
                 _ => {}
             }
         }
         links.insert(link.index, link);
+    }
+    for link in links.values_mut() {
+        link.master = link.master.filter(|master| !vrfs.contains(master));
     }
 
     let mut stream = handle.address().get().execute();

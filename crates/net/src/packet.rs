@@ -2,7 +2,8 @@
 //!
 //! Guarantees: nothing is received before a filter is in place; a frame arrives with the index of
 //! the interface it came in by; sending never blocks. Frames are whole Ethernet frames; the kernel
-//! strips a VLAN tag and hands the frame to the VLAN's own interface.
+//! strips a VLAN tag, and hands the frame over twice: with the index of the interface that carries the
+//! VLAN (a filter sees the tag and may drop it), then with that of the VLAN's own interface.
 
 #![expect(
     unsafe_code,

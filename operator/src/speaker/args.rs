@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context as _;
+use openelb_layer2::ResponderConfig;
 use openelb_membership::Profile;
 
 use super::layer2::{Kind, Settings};
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// How quickly a dead node is replaced in layer 2: `default`, `fast`, or `calm` for lossy networks.
     #[arg(long, default_value = "default")]
     membership_profile: Profile,
+    /// Layer 2: at most so many unasked ARP and NDP frames per second, for switches that let few through.
+    #[arg(long, default_value_t = ResponderConfig::PACE, value_parser = clap::value_parser!(u32).range(1..))]
+    announce_pace: u32,
     /// OpenELB's: there is no GoBGP API; state is in `kubectl get bgppeers` and in the metrics.
     #[arg(long, hide = true)]
     api_hosts: Option<String>,
@@ -69,6 +73,7 @@ impl Args {
             key: self.secret.clone().filter(|key| !key.is_empty()),
             kind: self.membership,
             profile: self.membership_profile,
+            pace: self.announce_pace,
         })
     }
 

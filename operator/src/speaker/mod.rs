@@ -114,7 +114,7 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
             }
             () = timer => recheck = speaker.act(),
             () = speaker.engine.changed() => speaker.report(),
-            woken = woken(&mut speaker.layer2) => speaker.layer2_woken(woken),
+            woken = woken(&mut speaker.layer2) => speaker.layer2_woken(woken?),
         }
     }
     let leaves = speaker.node_leaves();
@@ -134,7 +134,7 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
 }
 
 /// Waits for layer 2; for ever where it is not enabled.
-async fn woken(layer2: &mut Option<layer2::Engine>) -> Woken {
+async fn woken(layer2: &mut Option<layer2::Engine>) -> Result<Woken, layer2::Failed> {
     match layer2 {
         Some(engine) => engine.woken().await,
         None => std::future::pending().await,

@@ -7,31 +7,30 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use openelb_api::keys::conditions::{CONFLICT, KERNEL_ANSWERS, OUTSIDE_SUBNET};
+use openelb_api::keys::conditions::{CONFLICT, KERNEL_ANSWERS, OUTSIDE_SUBNET, SET_ASIDE};
 use openelb_layer2::{Activity, ProbeResult, VipState};
 
 use super::host::Host;
 use crate::announce::Holding;
 
-/// The reason of an address that is not announced because a foreign host has it.
-const SET_ASIDE: &str = "SetAside";
-
-/// Whether the address has been announced before, by any node.
+/// Whether the address has been in use before: announced by any node, or adopted.
 pub(super) fn was_announced(holding: &Holding) -> bool {
     let conflict = holding
         .conditions
         .iter()
         .find(|condition| condition.type_ == CONFLICT);
-    !holding.announcers.is_empty()
+    holding.adopted
+        || !holding.announcers.is_empty()
         || conflict.is_some_and(|condition| condition.reason != SET_ASIDE)
 }
 
-/// The conditions as they should be, in place of those that are shown.
+/// The conditions as they should be, in place of those that are shown. `others` are the nodes whose
+/// kernels answer for all addresses.
 pub(super) fn conditions(
     shown: &[Condition],
     state: Option<&VipState>,
     ip: IpAddr,
-    host: &Host,
+    (host, others): (&Host, &[String]),
     now: Timestamp,
 ) -> Vec<Condition> {
     let mut conditions = shown.to_vec();
@@ -57,7 +56,7 @@ pub(super) fn conditions(
                 false,
                 now,
             );
-            let kernel = host.trouble(ip, interface);
+            let kernel = host.trouble(ip, interface, others);
             let kernel = kernel.map(|text| ("AddressOnNode", text));
             set(
                 &mut conditions,
@@ -73,7 +72,7 @@ pub(super) fn conditions(
                 ProbeResult::Taken(mac) => Some((
                     SET_ASIDE,
                     format!(
-                        "a host with hardware address {mac} has this address; it is not announced. Remove it there, or exclude the address from the Eip"
+                        "a host with hardware address {mac} has this address; it is not announced, and a Service that did not ask for it by name gets another one. Remove it there, or exclude the address from the Eip"
                     ),
                 )),
                 _ => None,
@@ -171,7 +170,7 @@ mod tests {
 
     fn judged(shown: &[Condition], state: &VipState, seconds: i64) -> Vec<Condition> {
         let ip = "203.0.113.1".parse().unwrap();
-        conditions(shown, Some(state), ip, &Host::default(), at(seconds))
+        conditions(shown, Some(state), ip, (&Host::default(), &[]), at(seconds))
     }
 
     fn brief(conditions: &[Condition]) -> Vec<(&str, &str, &str)> {
@@ -225,6 +224,10 @@ mod tests {
             ..Holding::default()
         };
         assert!(!was_announced(&holding(Vec::new())));
+        assert!(was_announced(&Holding {
+            adopted: true,
+            ..Holding::default()
+        }));
         assert!(was_announced(&holding(judged(&[], &answering(), 1))));
         let mut aside = state(Activity::SetAside);
         aside.probe = ProbeResult::Taken("02:00:00:00:00:09".parse().unwrap());

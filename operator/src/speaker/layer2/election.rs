@@ -66,9 +66,15 @@ pub(super) fn desired(
             (None, None) => &automatic,
             (None, Some(_)) => continue,
         };
-        let role = role(&address, able, members, &abilities, choice);
+        let (role, preferred) = role(&address, able, members, &abilities, choice);
         let proven = world.holdings.get(&address.ip).is_none_or(was_announced);
-        addresses.insert(address.ip, vip(address.pool, choice.clone(), role, proven));
+        let vip = Vip {
+            role,
+            preferred: preferred.map(Arc::from),
+            proven,
+            ..vip(address.pool, choice.clone())
+        };
+        addresses.insert(address.ip, vip);
     }
     Desired {
         addresses,
@@ -78,13 +84,14 @@ pub(super) fn desired(
     }
 }
 
-fn role(
-    address: &Address<'_>,
+/// This node's part, and the node that is preferred, if it may lead.
+fn role<'a>(
+    address: &Address<'a>,
     able: &Able<'_>,
     members: &Members,
     abilities: &BTreeMap<&str, Ability>,
     choice: &InterfaceChoice,
-) -> Role {
+) -> (Role, Option<&'a str>) {
     let nodes = able.nodes(address);
     let candidates = members.electable(|node, _| {
         nodes.contains(node)
@@ -97,25 +104,28 @@ fn role(
         .iter()
         .filter_map(|(_, service)| service.preferred_node.as_deref())
         .find(|node| candidates.contains(node));
-    match preferred.or_else(|| leader(address.ip, candidates.iter().copied())) {
+    let role = match preferred.or_else(|| leader(address.ip, candidates.iter().copied())) {
         Some(node) if node == members.me => Role::Lead,
         Some(_) => Role::Follow,
         None => Role::Silent,
-    }
+    };
+    (role, preferred)
 }
 
-fn vip(pool: Option<&Arc<Pool>>, choice: Arc<InterfaceChoice>, role: Role, proven: bool) -> Vip {
+/// What the Eip says of an address, led by nobody yet.
+fn vip(pool: Option<&Arc<Pool>>, choice: Arc<InterfaceChoice>) -> Vip {
     let probe = pool.map_or(Probe::Off, |pool| pool.probe);
     let seconds = pool.and_then(|pool| pool.announce_interval);
     Vip {
         choice,
-        role,
+        role: Role::Silent,
+        preferred: None,
         probe: match probe {
             Probe::Report => ProbePolicy::Report,
             Probe::Avoid => ProbePolicy::Avoid,
             Probe::Off => ProbePolicy::Off,
         },
-        proven,
+        proven: false,
         refresh: match seconds {
             None => Some(Vip::REFRESH),
             Some(0) => None,
@@ -124,8 +134,24 @@ fn vip(pool: Option<&Arc<Pool>>, choice: Arc<InterfaceChoice>, role: Role, prove
     }
 }
 
+/// The other nodes whose kernels answer ARP for the addresses of all Services.
+pub(super) fn kernels_that_answer(members: &Members) -> Vec<String> {
+    let others = members
+        .alive
+        .iter()
+        .filter(|(node, _)| **node != members.me);
+    others
+        .filter(|(_, member)| {
+            let facts = member.facts.as_ref();
+            let ability = facts.and_then(|facts| Ability::decode(&facts.attachment).ok());
+            ability.is_some_and(|ability| ability.kernel_answers)
+        })
+        .map(|(node, _)| node.clone())
+        .collect()
+}
+
 /// The pools of layer 2 as prefixes, for the kernel's filter.
-fn ranges(world: &World) -> Vec<IpNet> {
+pub(super) fn ranges(world: &World) -> Vec<IpNet> {
     let layer2 = world
         .pools
         .values()
@@ -184,7 +210,7 @@ mod tests {
             links: [(2, link)].into(),
             routes: Vec::new(),
         };
-        Ability::of(&links, [&InterfaceChoice::Auto])
+        Ability::of(&links, [&InterfaceChoice::Auto], &[])
     }
 
     /// Members with their subnets; the first is this node.
@@ -274,6 +300,55 @@ mod tests {
     }
 
     #[test]
+    fn the_two_families_of_a_service_may_have_different_leaders() {
+        let v4: IpAddr = "203.0.113.1".parse().unwrap();
+        let names = ["a", "b", "c"];
+        let v6 = (1..100)
+            .map(|n| format!("2001:db8::{n:x}").parse().unwrap())
+            .find(|v6: &IpAddr| leader(*v6, names) != leader(v4, names))
+            .unwrap();
+        let world = three()
+            .pool(|pool| pool.interface = Some(Interface::Names(vec!["eth0".to_owned()])))
+            .service(
+                service("web")
+                    .addresses(&[&v4.to_string(), &v6.to_string()])
+                    .ready_on("a"),
+            )
+            .build();
+        let able = Able::new(&world, at(0));
+        let mut leads: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
+        for turn in 0..3 {
+            let mut order = names.map(|name| (name, NEAR));
+            order.rotate_left(turn);
+            let desired = desired(&world, &able, &members(&order), &choices(&world));
+            for (ip, vip) in desired.addresses {
+                if vip.role == Role::Lead {
+                    leads.entry(ip).or_default().push(order[0].0);
+                }
+            }
+        }
+        assert_eq!((leads[&v4].len(), leads[&v6].len()), (1, 1));
+        assert_ne!(leads[&v4], leads[&v6]);
+    }
+
+    #[test]
+    fn the_eip_sets_the_pace_of_the_refresh() {
+        let refresh = |seconds: Option<u32>| {
+            let world = three()
+                .pool(|pool| pool.announce_interval = seconds)
+                .service(service("web").ready_on("a"))
+                .build();
+            let able = Able::new(&world, at(0));
+            let members = members(&[("a", NEAR)]);
+            let desired = desired(&world, &able, &members, &choices(&world));
+            desired.addresses.values().map(|vip| vip.refresh).next()
+        };
+        assert_eq!(refresh(None), Some(Some(Duration::from_mins(1))));
+        assert_eq!(refresh(Some(5)), Some(Some(Duration::from_secs(5))));
+        assert_eq!(refresh(Some(0)), Some(None), "0 turns it off");
+    }
+
+    #[test]
     fn the_preferred_node_leads_while_it_is_able() {
         for preferred in ["a", "b", "c"] {
             let world = three().service(service("web").ready_on("a").prefers(preferred));
@@ -306,6 +381,24 @@ mod tests {
             ["b"]
         );
         assert!(!desired.hold);
+    }
+
+    #[test]
+    fn other_nodes_whose_kernels_answer_are_known() {
+        let mut members = members(&[("a", NEAR), ("b", NEAR), ("c", NEAR)]);
+        assert!(kernels_that_answer(&members).is_empty());
+        for name in ["a", "c"] {
+            let member = members.alive.get_mut(name).unwrap();
+            let facts = member.facts.as_mut().unwrap();
+            let mut ability = Ability::decode(&facts.attachment).unwrap();
+            ability.kernel_answers = true;
+            facts.attachment = ability.encode();
+        }
+        assert_eq!(
+            kernels_that_answer(&members),
+            ["c"],
+            "this node knows itself"
+        );
     }
 
     #[test]

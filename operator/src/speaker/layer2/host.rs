@@ -79,11 +79,22 @@ impl Host {
         }
     }
 
-    /// What is wrong with an address that is announced on this interface, and how to mend it.
-    pub(super) fn trouble(&self, ip: IpAddr, interface: &str) -> Option<String> {
+    /// Whether this node's kernel answers for the addresses of all Services.
+    pub(super) fn answers_for_all(&self) -> bool {
+        self.ipvs && !self.open.is_empty()
+    }
+
+    /// What is wrong with an address that is announced on this interface, and how to mend it; `others` are
+    /// the nodes that say [`Self::answers_for_all`] of themselves.
+    pub(super) fn trouble(&self, ip: IpAddr, interface: &str, others: &[String]) -> Option<String> {
         let IpAddr::V4(ip) = ip else { return None };
         if !self.bound.contains(&ip) || !self.open.contains(interface) {
-            return None;
+            return (!others.is_empty()).then(|| {
+                format!(
+                    "the kernels of other nodes answer ARP for this address too, so that clients reach any of them: {}; set strictARP: true in the ipvs section of kube-proxy's configuration",
+                    others.join(", ")
+                )
+            });
         }
         let fix = if self.ipvs {
             "set strictARP: true in the ipvs section of kube-proxy's configuration"
@@ -129,13 +140,28 @@ mod tests {
     fn ipvs_without_strict_arp_is_trouble_with_the_fix() {
         let links = links(&[("eth0", "10.0.0.1/16"), (IPVS, "10.0.100.1/32")]);
         let loose = Host::judge(&links, |_| Some(0));
-        let text = loose.trouble(vip(), "eth0").unwrap();
+        let text = loose.trouble(vip(), "eth0", &[]).unwrap();
+        assert!(loose.answers_for_all());
         assert!(text.contains("strictARP: true"), "{text}");
-        assert_eq!(loose.trouble("10.0.100.2".parse().unwrap(), "eth0"), None);
-        assert_eq!(loose.trouble("fd00::1".parse().unwrap(), "eth0"), None);
+        assert_eq!(
+            loose.trouble("10.0.100.2".parse().unwrap(), "eth0", &[]),
+            None
+        );
+        assert_eq!(loose.trouble("fd00::1".parse().unwrap(), "eth0", &[]), None);
         for strict in ["all", "eth0"] {
             let host = Host::judge(&links, |name| Some(u8::from(name == strict)));
-            assert_eq!(host.trouble(vip(), "eth0"), None, "{strict}");
+            assert_eq!(host.trouble(vip(), "eth0", &[]), None, "{strict}");
+            // Another node that is not strict harms the addresses of this one.
+            let others = ["n2".to_owned(), "n3".to_owned()];
+            let text = host.trouble(vip(), "eth0", &others).unwrap();
+            assert!(
+                text.contains("n2, n3") && text.contains("strictARP: true"),
+                "{text}"
+            );
+            assert_eq!(
+                host.trouble("fd00::1".parse().unwrap(), "eth0", &others),
+                None
+            );
         }
     }
 
@@ -143,13 +169,14 @@ mod tests {
     fn an_address_on_the_loopback_is_trouble_too_and_the_other_modes_are_not() {
         let bound = links(&[("lo", "10.0.100.1/32"), ("eth0", "10.0.0.1/16")]);
         let text = Host::judge(&bound, |_| None)
-            .trouble(vip(), "eth0")
+            .trouble(vip(), "eth0", &[])
             .unwrap();
         assert!(text.contains("arp_ignore=1"), "{text}");
         let usual = links(&[("lo", "127.0.0.1/8"), ("eth0", "10.0.0.1/16")]);
         assert_eq!(
-            Host::judge(&usual, |_| Some(0)).trouble(vip(), "eth0"),
+            Host::judge(&usual, |_| Some(0)).trouble(vip(), "eth0", &[]),
             None
         );
+        assert!(!Host::judge(&usual, |_| Some(0)).answers_for_all());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
-use openelb_layer2::{Counters, Event};
+use openelb_layer2::Counters;
 use openelb_membership::{Counts, Detection};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
@@ -27,8 +27,6 @@ struct Shared {
     membership: ArcSwapOption<watch::Receiver<Counts>>,
     members: AtomicU64,
     answering: AtomicU64,
-    taken: AtomicU64,
-    given_up: AtomicU64,
 }
 
 impl Metrics {
@@ -63,94 +61,87 @@ impl Metrics {
         let addresses = addresses.try_into().unwrap_or(u64::MAX);
         self.0.answering.store(addresses, Ordering::Relaxed);
     }
-
-    /// Counts what an event tells.
-    pub(super) fn event(&self, event: &Event) {
-        let counter = match event {
-            Event::Announced { .. } => &self.0.taken,
-            Event::Withdrawn { .. } => &self.0.given_up,
-            Event::Conflict { .. } | Event::Taken { .. } => return,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
-impl Metrics {
-    /// Name, help and value of all that only grows.
-    fn counters(
-        &self,
-        responder: &Counters,
-        counts: &Counts,
-    ) -> [(&'static str, &'static str, u64); 13] {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [
-            (
-                "requests",
-                "ARP requests and neighbour solicitations for our addresses",
-                responder.requests(),
-            ),
-            (
-                "responses",
-                "ARP replies and neighbour advertisements that answered one",
-                responder.responses(),
-            ),
-            (
-                "gratuitous",
-                "ARP and neighbour advertisements sent unasked",
-                responder.gratuitous(),
-            ),
-            (
-                "conflicts",
-                "Claims on our addresses by somebody else",
-                responder.conflicts(),
-            ),
-            (
-                "malformed",
-                "Frames that could not be understood",
-                responder.malformed(),
-            ),
-            (
-                "send_errors",
-                "Frames that could not be sent",
-                responder.send_errors(),
-            ),
-            (
-                "addresses_taken",
-                "How often this node became the leader of an address",
-                read(&self.0.taken),
-            ),
-            (
-                "addresses_given_up",
-                "How often this node ceased to be the leader of an address",
-                read(&self.0.given_up),
-            ),
-            (
-                "members_lost",
-                "Members that left or were declared dead",
-                counts.deaths,
-            ),
-            (
-                "resurrections",
-                "How often the others took this node for dead while it lived",
-                counts.resurrections,
-            ),
-            (
-                "pauses",
-                "How often the process was found to have been paused",
-                counts.pauses,
-            ),
-            (
-                "messages_refused",
-                "Membership messages without our key, or damaged",
-                counts.refused,
-            ),
-            (
-                "messages_replayed",
-                "Membership messages seen before",
-                counts.replayed,
-            ),
-        ]
-    }
+/// Name, help and value of all that only grows.
+fn counters(responder: &Counters, counts: &Counts) -> [(&'static str, &'static str, u64); 15] {
+    [
+        (
+            "frames",
+            "Frames that passed the kernel's filter",
+            responder.frames(),
+        ),
+        (
+            "requests",
+            "ARP requests and neighbour solicitations for our addresses",
+            responder.requests(),
+        ),
+        (
+            "responses",
+            "ARP replies and neighbour advertisements that answered one",
+            responder.responses(),
+        ),
+        (
+            "gratuitous",
+            "ARP and neighbour advertisements sent unasked",
+            responder.gratuitous(),
+        ),
+        (
+            "conflicts",
+            "Claims on our addresses by somebody else",
+            responder.conflicts(),
+        ),
+        (
+            "malformed",
+            "Frames that could not be understood",
+            responder.malformed(),
+        ),
+        (
+            "send_errors",
+            "Frames that could not be sent",
+            responder.send_errors(),
+        ),
+        (
+            "events_dropped",
+            "Happenings that were not told as events because too many came at once",
+            responder.events_dropped(),
+        ),
+        (
+            "addresses_taken",
+            "How often this node became the leader of an address",
+            responder.taken(),
+        ),
+        (
+            "addresses_given_up",
+            "How often this node ceased to be the leader of an address",
+            responder.given_up(),
+        ),
+        (
+            "members_lost",
+            "Members that left or were declared dead",
+            counts.deaths,
+        ),
+        (
+            "resurrections",
+            "How often the others took this node for dead while it lived",
+            counts.resurrections,
+        ),
+        (
+            "pauses",
+            "How often the process was found to have been paused",
+            counts.pauses,
+        ),
+        (
+            "messages_refused",
+            "Membership messages without our key, or damaged",
+            counts.refused,
+        ),
+        (
+            "messages_replayed",
+            "Membership messages seen before",
+            counts.replayed,
+        ),
+    ]
 }
 
 impl Collector for Metrics {
@@ -160,7 +151,7 @@ impl Collector for Metrics {
         let counts = membership.as_ref().map(|counts| *counts.borrow());
         let counts = counts.unwrap_or_default();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        for (name, help, value) in self.counters(&responder, &counts) {
+        for (name, help, value) in counters(&responder, &counts) {
             let metric = ConstCounter::new(value);
             let kind = metric.metric_type();
             metric.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
@@ -223,17 +214,14 @@ mod tests {
         metrics.members(3);
         let (_sender, counts) = watch::channel(counts);
         metrics.gossip(counts);
-        metrics.event(&Event::Announced {
-            ip: "192.0.2.1".parse().unwrap(),
-            interface: "eth0".into(),
-        });
         let mut registry = Registry::default();
         registry.register_collector(Box::new(metrics));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         for line in [
             "members 3",
-            "addresses_taken_total 1",
+            "addresses_taken_total 0",
+            "events_dropped_total 0",
             "addresses_given_up_total 0",
             "requests_total 0",
             "detection_seconds_bucket{le=\"0.4\"} 2",

@@ -68,6 +68,8 @@ pub(super) struct Settings {
     pub(super) kind: Kind,
     /// How quickly death is noticed.
     pub(super) profile: Profile,
+    /// Unasked frames per second.
+    pub(super) pace: u32,
 }
 
 /// Owns everything of layer 2 on this node.
@@ -86,10 +88,22 @@ pub(super) struct Engine {
 
 struct Running {
     alive: Alive,
+    /// What the others were told of this node.
+    ability: Ability,
     members: watch::Receiver<Arc<Members>>,
     responder: Responder,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     desired: watch::Sender<Arc<Desired>>,
+}
+
+impl Running {
+    /// Tells the others what this node can answer for.
+    fn attach(&mut self, ability: Ability) {
+        if let Err(error) = self.alive.attach(ability.encode()) {
+            tracing::error!(%error, "the other speakers cannot be told of this node's interfaces");
+        }
+        self.ability = ability;
+    }
 }
 
 /// What woke the engine.
@@ -100,6 +114,20 @@ pub(super) enum Woken {
     Snapshot,
     /// Something worth telling happened.
     Event(Event),
+}
+
+const LINKS: &str = "the watch of the interfaces";
+const MEMBERSHIP: &str = "the membership";
+const RESPONDER: &str = "the responder";
+
+/// A part of layer 2 has ended although nobody asked it to.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} of layer 2 has failed; the process ends so that other nodes take over")]
+pub(super) struct Failed(&'static str);
+
+/// Waits for a change. A sender that is gone is a task that has panicked.
+async fn changed<T>(receiver: &mut watch::Receiver<T>, part: &'static str) -> Result<(), Failed> {
+    receiver.changed().await.map_err(|_| Failed(part))
 }
 
 impl Engine {
@@ -140,13 +168,16 @@ impl Engine {
             .collect();
         running.alive.meet(seeds);
         let choices = election::choices(&picture.world);
-        let ability = Ability::of(
+        let mut ability = Ability::of(
             &self.link_changes.borrow(),
             choices.values().map(|choice| &**choice),
+            &election::ranges(&picture.world),
         );
-        if let Err(error) = running.alive.attach(ability.encode()) {
-            tracing::error!(%error, "the other speakers cannot be told of this node's interfaces");
-        }
+        ability.kernel_answers = self
+            .host
+            .as_ref()
+            .is_some_and(|(host, _)| host.answers_for_all());
+        running.attach(ability);
         let members = running.members.borrow().clone();
         self.metrics.members(members.alive.len());
         let desired = election::desired(&picture.world, able, &members, &choices);
@@ -165,7 +196,10 @@ impl Engine {
             .ok_or("the Node shows no InternalIP yet")?;
         let alive = self.alive(picture, ip)?;
         let (desired, desired_rx) = watch::channel(Arc::default());
-        let config = ResponderConfig::new(&self.settings.node, outranks);
+        let config = ResponderConfig {
+            pace: self.settings.pace,
+            ..ResponderConfig::new(&self.settings.node, outranks)
+        };
         let responder = Responder::spawn(config, desired_rx, self.links.subscribe())
             .map_err(|error| error.to_string())?;
         tracing::info!(membership = ?self.settings.kind, address = %ip, "layer 2 runs");
@@ -177,6 +211,7 @@ impl Engine {
         self.running = Some(Running {
             members: alive.members(),
             alive,
+            ability: Ability::default(),
             snapshot: responder.snapshot(),
             responder,
             desired,
@@ -228,13 +263,14 @@ impl Engine {
     }
 
     /// Waits for something that concerns layer 2.
-    pub(super) async fn woken(&mut self) -> Woken {
+    ///
+    /// # Errors
+    /// A part of it has ended by itself. The process must end then: it would be elected and not answer.
+    pub(super) async fn woken(&mut self) -> Result<Woken, Failed> {
         let Some(running) = &mut self.running else {
             // A node that gets an interface or address may be able to start.
-            if self.link_changes.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-            return Woken::Inputs;
+            changed(&mut self.link_changes, LINKS).await?;
+            return Ok(Woken::Inputs);
         };
         let look = self.host.as_ref().map(|(_, read)| *read + HOST_EVERY);
         let look = async {
@@ -245,18 +281,17 @@ impl Engine {
         };
         tokio::select! {
             // The kernel's settings are looked at again.
-            () = look => Woken::Snapshot,
-            Ok(()) = running.members.changed() => Woken::Inputs,
-            Ok(()) = self.link_changes.changed() => Woken::Inputs,
-            Ok(()) = running.snapshot.changed() => Woken::Snapshot,
-            Some(event) = running.responder.event() => Woken::Event(event),
-            else => std::future::pending().await,
+            () = look => Ok(Woken::Snapshot),
+            done = changed(&mut running.members, MEMBERSHIP) => done.map(|()| Woken::Inputs),
+            done = changed(&mut self.link_changes, LINKS) => done.map(|()| Woken::Inputs),
+            done = changed(&mut running.snapshot, RESPONDER) => done.map(|()| Woken::Snapshot),
+            event = running.responder.event() => event.map(Woken::Event).ok_or(Failed(RESPONDER)),
         }
     }
 
     /// What the API should say of what is answered now, where it says something else.
     pub(super) fn news(&mut self, world: &World) -> Option<News> {
-        let running = self.running.as_ref()?;
+        let running = self.running.as_mut()?;
         let snapshot = running.snapshot.borrow().clone();
         let answering = snapshot.addresses.values();
         let answering = answering.filter(|state| state.activity.answers());
@@ -270,14 +305,20 @@ impl Engine {
                 &self.host.insert((host, now)).0
             }
         };
+        if running.ability.kernel_answers != host.answers_for_all() {
+            let mut ability = running.ability.clone();
+            ability.kernel_answers = host.answers_for_all();
+            running.attach(ability);
+        }
         let node = &self.settings.node;
-        Some(News::new(node, world, &snapshot, host, Timestamp::now()))
+        let others = election::kernels_that_answer(&running.members.borrow());
+        let now = Timestamp::now();
+        Some(News::new(node, world, &snapshot, (host, &others), now))
     }
 
     /// Tells what happened.
     pub(super) fn tell(&self, world: &World, event: &Event) {
         tracing::info!(?event, "layer 2");
-        self.metrics.event(event);
         self.reporter.say(world, event);
     }
 
@@ -299,10 +340,15 @@ impl Engine {
                 if !running.snapshot.borrow_and_update().answers_any() {
                     return;
                 }
-                tokio::select! {
-                    Ok(()) = running.members.changed() => {}
-                    Ok(()) = running.snapshot.changed() => {}
-                    else => return,
+                let news = async {
+                    tokio::select! {
+                        done = changed(&mut running.members, MEMBERSHIP) => done,
+                        done = changed(&mut running.snapshot, RESPONDER) => done,
+                    }
+                };
+                if let Err(failed) = news.await {
+                    tracing::error!(%failed, "nothing can be handed over");
+                    return;
                 }
             }
         };
@@ -321,4 +367,24 @@ pub(super) fn wish(picture: &Picture, able: &Able<'_>, members: &Members) -> Des
         members,
         &election::choices(&picture.world),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_by_itself_is_a_failure_and_no_silence() {
+        let (sender, mut receiver) = watch::channel(0);
+        sender.send_replace(1);
+        assert_eq!(changed(&mut receiver, RESPONDER).await, Ok(()));
+        drop(sender);
+        let failed = changed(&mut receiver, RESPONDER).await.unwrap_err();
+        assert_eq!(failed, Failed(RESPONDER));
+        assert!(
+            failed
+                .to_string()
+                .contains("the responder of layer 2 has failed")
+        );
+    }
 }

@@ -42,14 +42,14 @@ impl News {
         node: &str,
         world: &World,
         snapshot: &Snapshot,
-        host: &Host,
+        (host, others): (&Host, &[String]),
         now: Timestamp,
     ) -> Self {
         let mut news = BTreeMap::new();
         for (ip, holding) in &world.holdings {
             let state = snapshot.addresses.get(ip);
             let announcers = announcers(node, &holding.announcers, state);
-            let conditions = conditions(&holding.conditions, state, *ip, host, now);
+            let conditions = conditions(&holding.conditions, state, *ip, (host, others), now);
             if announcers != holding.announcers || conditions != holding.conditions {
                 let version = holding.version.clone();
                 news.insert(
@@ -169,7 +169,13 @@ mod tests {
         let snapshot = Snapshot {
             addresses: [("203.0.113.1".parse().unwrap(), state)].into(),
         };
-        let News(mut news) = News::new("a", &world(shown), &snapshot, &Host::default(), at(0));
+        let News(mut news) = News::new(
+            "a",
+            &world(shown),
+            &snapshot,
+            (&Host::default(), &[]),
+            at(0),
+        );
         let item = news.pop_first()?.1;
         Some(
             item.announcers

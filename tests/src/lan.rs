@@ -144,6 +144,28 @@ impl Lan {
             .map(drop)
     }
 
+    /// Takes the carrier from a host's interface, as a pulled cable does.
+    ///
+    /// # Errors
+    /// The switch refuses.
+    pub fn unplug(&self, host: &str) -> Result<()> {
+        self.ip("switch", &format!("link set {host} down"))
+            .map(drop)
+    }
+
+    /// Makes the switch forward multicast only to the ports that joined a group by MLD; it asks for that itself.
+    ///
+    /// # Errors
+    /// The bridge refuses.
+    pub fn snoop(&self) -> Result<()> {
+        self.ip(
+            "switch",
+            "link set br0 type bridge mcast_snooping 1 mcast_mld_version 2 mcast_startup_query_interval 50 \
+             mcast_query_interval 300 mcast_query_response_interval 50 mcast_querier 1",
+        )
+        .map(drop)
+    }
+
     /// Drops what `rule` (nftables, bridge family, hook forward) says, for instance `iifname "a" udp dport 7946 drop`.
     /// Without rules nothing is dropped any more.
     ///

@@ -2,4 +2,5 @@
 
 mod bgp;
 mod layer2;
+mod layer2_links;
 mod speaker;

@@ -1,5 +1,5 @@
 //! Asks for an address by ARP again and again, one request after the other's answer, and writes how many nanoseconds
-//! each answer took.
+//! each answer took. Or floods the segment with requests for neighbouring addresses and waits for none.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -12,6 +12,12 @@ pub(crate) struct Args {
     target: Ipv4Addr,
     #[arg(long, default_value_t = 2000)]
     count: u32,
+    /// Ask in this VLAN, by a tag in the frame.
+    #[arg(long)]
+    vlan: Option<u16>,
+    /// Ask for `count` addresses from the target on, and wait for no answer.
+    #[arg(long)]
+    flood: bool,
 }
 
 /// Everything passes (`ret #262144`).
@@ -35,16 +41,32 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             std::net::IpAddr::V6(_) => None,
         })
         .context("eth0 has no IPv4 address")?;
-    let mut frame = [0xff; 6].to_vec();
-    frame.extend(mac);
-    frame.extend([0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
-    frame.extend(mac);
-    frame.extend(own.octets());
-    frame.extend([0; 6]);
-    frame.extend(args.target.octets());
+    let request = |target: Ipv4Addr| {
+        let mut frame = [0xff; 6].to_vec();
+        frame.extend(mac);
+        if let Some(vlan) = args.vlan {
+            frame.extend([0x81, 0]);
+            frame.extend(vlan.to_be_bytes());
+        }
+        frame.extend([0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
+        frame.extend(mac);
+        frame.extend(own.octets());
+        frame.extend([0; 6]);
+        frame.extend(target.octets());
+        frame
+    };
 
     let socket = PacketSocket::open(&ALL)?;
+    if args.flood {
+        for n in 0..args.count {
+            let target = Ipv4Addr::from(u32::from(args.target).wrapping_add(n));
+            // A frame that finds no room is one less in a flood.
+            let _ = socket.send(link.index, &request(target));
+        }
+        return Ok(());
+    }
     let mut buffer = [0; 2048];
+    let frame = request(args.target);
     for _ in 0..args.count {
         let began = Instant::now();
         socket.send(link.index, &frame)?;
@@ -55,8 +77,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
                 bail!("{} does not answer", args.target)
             };
             let answer = buffer.get(..received?.length).unwrap_or_default();
-            // An ARP reply whose sender is the target.
-            if answer.get(12..14) == Some(&[8, 6])
+            // An ARP reply to this host whose sender is the target; an announcement is for all.
+            if answer.get(..6) == Some(&mac)
+                && answer.get(12..14) == Some(&[8, 6])
                 && answer.get(21) == Some(&2)
                 && answer.get(28..32) == Some(&args.target.octets())
             {

@@ -1,7 +1,7 @@
 //! A speaker without Kubernetes: every node is allowed to lead every address.
 //!
 //! One line of JSON per change on standard output. SIGTERM hands over and leaves; SIGUSR1 toggles whether this node
-//! wants to be elected.
+//! wants to be elected; SIGUSR2 writes how many frames came past the kernel's filter.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -74,6 +74,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let mut leaving = false;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut toggle = signal(SignalKind::user_defined1())?;
+    let mut count = signal(SignalKind::user_defined2())?;
     let mut stale = true;
     loop {
         if std::mem::take(&mut stale) {
@@ -109,6 +110,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
                 leaving = !leaving;
                 membership.set_leaving(leaving);
             }
+            _ = count.recv() => say(&serde_json::json!({"frames": responder.counters().frames()})),
             _ = terminate.recv() => break,
         }
     }
@@ -184,7 +186,7 @@ impl Plan {
     }
 
     fn ability(&self, links: &Links) -> Ability {
-        Ability::of(links, [&*self.choice])
+        Ability::of(links, [&*self.choice], &self.ranges)
     }
 
     fn desired(&self, members: &Members) -> Desired {
@@ -230,6 +232,7 @@ impl Plan {
                     choice: Arc::clone(&self.choice),
                     role,
                     probe: self.probe,
+                    preferred: None,
                     proven: false,
                     refresh: self.refresh,
                 },

@@ -11,10 +11,10 @@ use serde_json::json;
 
 use super::stage::Stage;
 
-const ADDRESS: &str = "10.0.0.100";
+pub(super) const ADDRESS: &str = "10.0.0.100";
 
 /// A stage with speakers on all nodes that answer for one Service.
-async fn served(nodes: u8, policy: &str, on: &[&str]) -> Result<Stage> {
+pub(super) async fn served(nodes: u8, policy: &str, on: &[&str]) -> Result<Stage> {
     let mut stage = Stage::start(nodes).await?;
     key(&stage).await?;
     speak(&mut stage, policy, on, ADDRESS, &["--enable-layer2"]).await?;
@@ -119,7 +119,7 @@ async fn condition(stage: &Stage, address: &str, kind: &str, status: &str) -> Re
 }
 
 /// The node whose hardware address a host of the segment has learnt for the address.
-async fn answering(stage: &Stage) -> Result<String> {
+pub(super) async fn answering(stage: &Stage) -> Result<String> {
     let host = stage.network.lan_client().namespace();
     // Nothing answers the ping itself; the kernel asks for the hardware address all the same.
     let _ = host
@@ -139,7 +139,11 @@ async fn answering(stage: &Stage) -> Result<String> {
 }
 
 /// Waits until a node that satisfies the condition answers, and the status says so.
-async fn leads(stage: &Stage, what: &str, good: impl Fn(&str) -> bool) -> Result<String> {
+pub(super) async fn leads(
+    stage: &Stage,
+    what: &str,
+    good: impl Fn(&str) -> bool,
+) -> Result<String> {
     let node = eventually(&format!("{what} to answer"), Deadline::LONG, async || {
         stage.check_but_killed()?;
         let node = answering(stage).await?;

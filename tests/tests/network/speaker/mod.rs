@@ -10,4 +10,5 @@ mod bgp_host;
 mod bgp_objects;
 mod bgp_stop;
 mod layer2;
+mod layer2_moves;
 mod stage;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use rustls::sign::CertifiedKey;
 
-use super::x509::{Cert, CertError, certified_key, read_key, verify};
+use super::x509::{Cert, CertError, certified_key, read_key, verify, vouched_for};
 
 /// OpenELB's key for the authority.
 pub const CA: &str = "ca";
@@ -135,20 +135,19 @@ impl Bundle {
         verify(&self.chain, &self.trust, names, now)
     }
 
-    /// A name that the serving certificate is for, to verify with where any will do.
-    #[must_use]
-    pub fn own_name(&self) -> Vec<String> {
-        self.chain
-            .first()
-            .and_then(Cert::first_name)
-            .into_iter()
-            .collect()
-    }
-
-    /// Whether clients that trust only `authorities` accept what this bundle serves.
+    /// Whether clients that trust only `authorities` accept what this bundle serves, by the names
+    /// that it is for.
     #[must_use]
     pub fn is_trusted_by(&self, authorities: &[Cert], now: Timestamp) -> bool {
-        verify(&self.chain, authorities, &self.own_name(), now).is_ok()
+        vouched_for(&self.chain, authorities, now).is_ok()
+    }
+
+    /// The authority among those trusted by which clients accept what this bundle serves.
+    #[must_use]
+    pub fn vouching(&self, now: Timestamp) -> Option<&Cert> {
+        self.trust
+            .iter()
+            .find(|cert| self.is_trusted_by(std::slice::from_ref(cert), now))
     }
 }
 

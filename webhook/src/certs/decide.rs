@@ -94,13 +94,18 @@ pub fn carry_out(
         Reading::Found(bundle) => Some(bundle),
         Reading::Absent | Reading::Broken(_) => None,
     };
-    let trusted: Vec<Cert> = current
-        .into_iter()
-        .chain(before)
-        .flat_map(|bundle| bundle.trust.clone())
+    // The authorities that matter come first, because a bundle holds only a few: the one of what
+    // stands in the Secret and the one of what is served.
+    let held = || current.into_iter().chain(before);
+    let vouching = held().filter_map(|bundle| bundle.vouching(now));
+    let trusted: Vec<Cert> = vouching
+        .chain(held().flat_map(|bundle| &bundle.trust))
+        .cloned()
         .collect();
     match (step, current) {
-        (Step::IssueServing, Some(bundle)) => issue::renewed(bundle, config, now).map(Some),
+        (Step::IssueServing, Some(bundle)) => {
+            issue::renewed(bundle, &names(bundle, now, config), config, now).map(Some)
+        }
         (Step::ExtendTrust, Some(bundle)) => {
             Ok(Some(issue::extended(bundle, &trusted, config, now)))
         }
@@ -108,6 +113,23 @@ pub fn carry_out(
         (Step::IssueAll, _) => issue::everything(&trusted, config, now).map(Some),
         (Step::Keep, _) | (_, None) => Ok(None),
     }
+}
+
+/// The names for the next serving certificate. One that is replaced early, because a name is
+/// missing, keeps the names that it had: they are those of replicas that were started with other
+/// hosts, and would otherwise take ours out again. They go when the certificate is due.
+fn names(bundle: &Bundle, now: Timestamp, config: &CertConfig) -> Vec<String> {
+    let mut names = config.names.clone();
+    let early = bundle
+        .chain
+        .first()
+        .filter(|leaf| due("", leaf, now).is_none());
+    for name in early.map(Cert::names).unwrap_or_default() {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 fn decision(step: Step, reason: impl std::fmt::Display) -> Decision {
@@ -312,6 +334,71 @@ mod tests {
             "{}",
             decision.reason
         );
+    }
+
+    /// A Secret that somebody put in: its certificate is good for `names`, and strangers'
+    /// authorities are trusted beside its own.
+    fn foreign(names: &[&str], strangers: usize) -> Bundle {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let config = CertConfig { names, ..config() };
+        let mut bundle = issue::everything(&[], &config, at(0)).unwrap();
+        bundle.authority = None;
+        for _ in 0..strangers {
+            bundle.trust.extend(fresh().trust);
+        }
+        bundle
+    }
+
+    #[test]
+    fn what_is_served_stays_trusted_however_many_authorities_are_put_in() {
+        let ours = fresh();
+        let all = config();
+        let all: Vec<&str> = all.names.iter().map(String::as_str).collect();
+        for (names, strangers, expected) in [
+            (all.as_slice(), 3, Step::ExtendTrust),
+            (all.as_slice(), 9, Step::ExtendTrust),
+            (&["other.example.org"][..], 3, Step::IssueAll),
+            (&["other.example.org"][..], 9, Step::IssueAll),
+        ] {
+            let put = foreign(names, strangers);
+            let (bundle, steps) = settle(reread(&put), Some(&ours), at(60));
+            assert_eq!(steps, [expected], "{names:?} and {strangers} strangers");
+            assert!(ours.is_trusted_by(&bundle.trust, at(60)));
+            assert!(put.is_trusted_by(&bundle.trust, at(60)));
+            bundle.verify(&config().names, at(60)).unwrap();
+        }
+    }
+
+    #[test]
+    fn replicas_with_different_hosts_agree_on_a_certificate_for_all_of_them() {
+        let with = |host: &str| CertConfig::new("openelb-system", &[host.to_owned()]);
+        let hosts = [with("old.example.org"), with("10.9.8.7")];
+        let mut bundle = fresh();
+        let mut writes = 0;
+        for config in hosts.iter().cycle().take(6) {
+            let reading = reread(&bundle);
+            let step = decide(&reading, Some(&bundle), at(60), config).step;
+            if let Some(next) = carry_out(step, &reading, None, at(60), config).unwrap() {
+                bundle = next;
+                writes += 1;
+            }
+        }
+        assert_eq!(writes, 2, "one for each host");
+        for config in &hosts {
+            bundle.verify(&config.names, at(60)).unwrap();
+        }
+        // What nobody asks for any longer goes when the certificate is due.
+        let (renewed, _) = settle(reread(&bundle), Some(&bundle), at(25 * DAY));
+        assert!(renewed.verify(&hosts[0].names, at(25 * DAY)).is_err());
+    }
+
+    #[test]
+    fn who_vouches_for_a_certificate_does_not_depend_on_its_names() {
+        for names in [&[][..], &["*.openelb-system.svc"][..]] {
+            let bundle = foreign(names, 0);
+            assert!(bundle.is_trusted_by(&bundle.trust, at(60)), "{names:?}");
+            assert!(!bundle.is_trusted_by(&fresh().trust, at(60)), "{names:?}");
+        }
     }
 
     #[test]

@@ -25,28 +25,42 @@ const MOST_AUTHORITIES: usize = 4;
 /// A new authority, a certificate signed by it, and a bundle that trusts `also` for the overlap.
 pub fn everything(also: &[Cert], config: &CertConfig, now: Timestamp) -> Result<Bundle, CertError> {
     let authority = authority(config, now)?;
-    let trust = trust(std::slice::from_ref(&authority.cert), also, now);
-    serving(authority, trust, overlap_end(config, now), config, now)
+    let trust = trust(std::iter::once(&authority.cert).chain(also), now);
+    let overlap_until = overlap_end(config, now);
+    serving(
+        authority,
+        trust,
+        overlap_until,
+        &config.names,
+        config.serving_life,
+        now,
+    )
 }
 
-/// A new serving certificate under the same authority, nothing else changed.
-pub fn renewed(bundle: &Bundle, config: &CertConfig, now: Timestamp) -> Result<Bundle, CertError> {
+/// A new serving certificate for `names` under the same authority, nothing else changed.
+pub fn renewed(
+    bundle: &Bundle,
+    names: &[String],
+    config: &CertConfig,
+    now: Timestamp,
+) -> Result<Bundle, CertError> {
     let authority = bundle.authority.clone().ok_or(CertError::NoKey("ca.key"))?;
     serving(
         authority,
         bundle.trust.clone(),
         bundle.overlap_until,
-        config,
+        names,
+        config.serving_life,
         now,
     )
 }
 
-/// The same certificates, with `also` trusted for the overlap.
+/// The same certificates, with `trusted` trusted for the overlap; the first of them are the ones
+/// that matter most.
 #[must_use]
-pub fn extended(bundle: &Bundle, also: &[Cert], config: &CertConfig, now: Timestamp) -> Bundle {
-    let trust = trust(&bundle.trust, also, now);
+pub fn extended(bundle: &Bundle, trusted: &[Cert], config: &CertConfig, now: Timestamp) -> Bundle {
     Bundle {
-        trust,
+        trust: trust(trusted, now),
         overlap_until: overlap_end(config, now),
         ..bundle.clone()
     }
@@ -68,10 +82,10 @@ fn overlap_end(config: &CertConfig, now: Timestamp) -> Option<Timestamp> {
     now.checked_add(config.overlap).ok()
 }
 
-/// `own`, then what of `also` has not expired, each once and not more than a few.
-fn trust(own: &[Cert], also: &[Cert], now: Timestamp) -> Vec<Cert> {
-    let mut trust = own.to_vec();
-    for cert in also {
+/// What of `certs` has not expired, each once and not more than a few: the first ones.
+fn trust<'a>(certs: impl IntoIterator<Item = &'a Cert>, now: Timestamp) -> Vec<Cert> {
+    let mut trust = Vec::new();
+    for cert in certs {
         if trust.len() < MOST_AUTHORITIES && !trust.contains(cert) && now <= cert.not_after {
             trust.push(cert.clone());
         }
@@ -98,21 +112,21 @@ fn serving(
     authority: Authority,
     trust: Vec<Cert>,
     overlap_until: Option<Timestamp>,
-    config: &CertConfig,
+    names: &[String],
+    life: Duration,
     now: Timestamp,
 ) -> Result<Bundle, CertError> {
     let key = KeyPair::generate()?;
-    let mut params = CertificateParams::new(config.names.clone())?;
+    let mut params = CertificateParams::new(names)?;
     // Names the first Service; clients look at the alternative names only. At most 64 characters.
-    let name = config
-        .names
+    let name = names
         .iter()
         .find(|name| name.len() <= 64 && name.parse::<IpAddr>().is_err());
     params.distinguished_name = named(name.map_or("openelb-webhook", String::as_str));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
-    set_validity(&mut params, config.serving_life, now, Some(&authority.cert));
+    set_validity(&mut params, life, now, Some(&authority.cert));
     let signer = KeyPair::from_pem(&authority.key_pem)?;
     let issuer = Issuer::from_ca_cert_der(&authority.cert.der, signer)?;
     let cert = params.signed_by(&key, &issuer)?;

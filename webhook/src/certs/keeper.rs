@@ -16,6 +16,7 @@ use super::{
     config::CertConfig,
     decide::{Reading, Step, carry_out, decide},
     issue,
+    pace::Pace,
     resolver::{Served, ServingCert},
     store::{Patching, Store},
     swap::{self, Progress},
@@ -35,6 +36,7 @@ pub struct Keeper {
     patching: Patching,
     serving: Arc<ServingCert>,
     metrics: Metrics,
+    pace: Pace,
     served: Option<Bundle>,
     candidate: Option<Candidate>,
 }
@@ -73,6 +75,7 @@ impl Keeper {
             failure_policy: None,
         };
         Self {
+            pace: Pace::new(config.serving_life),
             store,
             config,
             patching,
@@ -133,8 +136,15 @@ impl Keeper {
             &self.config,
         )?;
         if let Some(bundle) = changed {
+            // The next pass may decide otherwise, or another replica does it meanwhile.
+            let held_back = self.pace.wait(instant);
+            if !held_back.is_zero() {
+                debug!(step = ?decision.step, ?held_back, "too many writes in a row");
+                return Ok(held_back);
+            }
             return match self.store.write(&stored, &bundle).await {
                 Ok(()) => {
+                    self.pace.wrote(instant);
                     info!(step = ?decision.step, reason = decision.reason, "certificates changed");
                     self.metrics.certificate_changes.inc();
                     Ok(Duration::ZERO)
@@ -262,7 +272,7 @@ impl Keeper {
         if !ending || served.authority.is_none() {
             return;
         }
-        match issue::renewed(served, &self.config, now) {
+        match issue::renewed(served, &self.config.names, &self.config, now) {
             Ok(bundle) => {
                 warn!("renewed the serving certificate for this process alone");
                 if let Err(error) = self.serve(bundle) {

@@ -18,6 +18,8 @@
 //!   after an overlap. So no change of certificates fails a review.
 //! - No decision sleeps until a moment of the wall clock: all of them are taken again every few
 //!   seconds of monotonic time, so that a clock that jumps is noticed.
+//! - Replicas that cannot agree slow down: nobody writes the Secret more than about twice a minute
+//!   for long.
 //! - Deleting the Secret is the way to replace everything: new keys, with the overlap above.
 
 pub mod bundle;
@@ -28,6 +30,7 @@ pub mod inject;
 pub mod issue;
 pub mod job;
 pub mod keeper;
+pub mod pace;
 pub mod resolver;
 pub mod store;
 pub mod swap;

@@ -8,9 +8,12 @@ use std::{net::IpAddr, sync::Arc};
 use jiff::{SignedDuration, Timestamp};
 use rustls::{
     RootCertStore,
-    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    client::{
+        WebPkiServerVerifier, danger::ServerCertVerifier, verify_server_cert_signed_by_trust_anchor,
+    },
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    server::ParsedCertificate,
     sign::CertifiedKey,
 };
 use x509_parser::extensions::GeneralName;
@@ -50,6 +53,9 @@ pub enum CertError {
         #[source]
         source: rustls::Error,
     },
+    /// The chain does not lead to an authority that is trusted.
+    #[error("no trusted authority vouches for the serving certificate: {0}")]
+    NotVouchedFor(#[source] rustls::Error),
     /// A configured name is neither a DNS name nor an IP address.
     #[error("{0:?} is neither a DNS name nor an IP address")]
     BadName(String),
@@ -124,20 +130,24 @@ impl Cert {
             .unwrap_or(self.not_after)
     }
 
-    /// The first alternative name, DNS or IP address.
+    /// The alternative names that a client can ask for: DNS names and IP addresses, no patterns.
     #[must_use]
-    pub fn first_name(&self) -> Option<String> {
-        let (_, parsed) = x509_parser::parse_x509_certificate(&self.der).ok()?;
-        let names = parsed.subject_alternative_name().ok()??;
+    pub fn names(&self) -> Vec<String> {
+        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&self.der) else {
+            return Vec::new();
+        };
+        let Ok(Some(names)) = parsed.subject_alternative_name() else {
+            return Vec::new();
+        };
+        let names = names.value.general_names.iter();
         names
-            .value
-            .general_names
-            .iter()
-            .find_map(|name| match name {
+            .filter_map(|name| match name {
                 GeneralName::DNSName(name) => Some((*name).to_owned()),
                 GeneralName::IPAddress(bytes) => address(bytes).map(|ip| ip.to_string()),
                 _ => None,
             })
+            .filter(|name| ServerName::try_from(name.as_str()).is_ok())
+            .collect()
     }
 
     /// The certificate as PEM.
@@ -168,37 +178,69 @@ pub fn verify(
     names: &[String],
     now: Timestamp,
 ) -> Result<(), CertError> {
-    let mut roots = RootCertStore::empty();
-    for authority in authorities {
-        roots
-            .add(authority.der.clone())
-            .map_err(|error| CertError::Authorities(error.to_string()))?;
-    }
+    let roots = roots(authorities)?;
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
         .map_err(|error| CertError::Authorities(error.to_string()))?;
-    let (leaf, rest) = chain
-        .split_first()
-        .ok_or(CertError::NoCertificate("the chain"))?;
-    let intermediates: Vec<CertificateDer<'_>> = rest.iter().map(|cert| cert.der.clone()).collect();
-    let since_epoch = std::time::Duration::from_secs(now.as_second().try_into().unwrap_or(0));
+    let (leaf, intermediates) = parts(chain)?;
     for name in names {
         let server =
             ServerName::try_from(name.as_str()).map_err(|_| CertError::BadName(name.clone()))?;
         verifier
-            .verify_server_cert(
-                &leaf.der,
-                &intermediates,
-                &server,
-                &[],
-                UnixTime::since_unix_epoch(since_epoch),
-            )
+            .verify_server_cert(leaf, &intermediates, &server, &[], moment(now))
             .map_err(|source| CertError::NotTrusted {
                 name: name.clone(),
                 source,
             })?;
     }
     Ok(())
+}
+
+/// Whether one of `authorities` vouches for `chain` at `now`, whatever names it is for.
+pub fn vouched_for(chain: &[Cert], authorities: &[Cert], now: Timestamp) -> Result<(), CertError> {
+    let (leaf, intermediates) = parts(chain)?;
+    let roots = roots(authorities)?;
+    let algorithms = provider().signature_verification_algorithms.all;
+    ParsedCertificate::try_from(leaf)
+        .and_then(|leaf| {
+            let now = moment(now);
+            verify_server_cert_signed_by_trust_anchor(
+                &leaf,
+                &roots,
+                &intermediates,
+                now,
+                algorithms,
+            )
+        })
+        .map_err(CertError::NotVouchedFor)
+}
+
+fn roots(authorities: &[Cert]) -> Result<RootCertStore, CertError> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots
+            .add(authority.der.clone())
+            .map_err(|error| CertError::Authorities(error.to_string()))?;
+    }
+    Ok(roots)
+}
+
+/// The serving certificate, and what lies between it and the authority.
+fn parts(
+    chain: &[Cert],
+) -> Result<(&CertificateDer<'static>, Vec<CertificateDer<'static>>), CertError> {
+    let (leaf, rest) = chain
+        .split_first()
+        .ok_or(CertError::NoCertificate("the chain"))?;
+    Ok((
+        &leaf.der,
+        rest.iter().map(|cert| cert.der.clone()).collect(),
+    ))
+}
+
+fn moment(now: Timestamp) -> UnixTime {
+    let since_epoch = now.as_second().try_into().unwrap_or(0);
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(since_epoch))
 }
 
 /// An IP address as certificates hold it: 4 or 16 bytes.

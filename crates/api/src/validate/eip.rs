@@ -1,6 +1,6 @@
 //! Rules for Eips.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use kube::ResourceExt;
 
@@ -219,20 +219,27 @@ fn still_in_use(old: &Eip, new: &EipFacts, view: &View, verdict: &mut Verdict) {
 }
 
 /// The addresses of an Eip that Services have, with the Services. What OpenELB wrote into the
-/// status counts until there is a ledger.
+/// status counts beside the ledger, until our controller has made a status from the ledger: it
+/// writes conditions, OpenELB never does.
 fn in_use(eip: &Eip, view: &View) -> Vec<(IpAddr, String)> {
     let name = eip.name_any();
-    let mut ledger = view.holdings_of(&name).peekable();
-    if ledger.peek().is_some() {
-        return ledger
-            .filter(|(_, holding)| !holding.services.is_empty())
-            .map(|(address, holding)| (address, holding.holders()))
-            .collect();
+    let ledger = view
+        .holdings_of(&name)
+        .filter(|(_, holding)| !holding.services.is_empty())
+        .map(|(address, holding)| (address, holding.holders()));
+    let mut used: BTreeMap<IpAddr, String> = ledger.collect();
+    let status = eip.status.as_ref();
+    for (address, holders) in status
+        .filter(|status| status.conditions.is_empty())
+        .into_iter()
+        .flat_map(|status| &status.used)
+    {
+        if let Ok(address) = address.parse() {
+            used.entry(address)
+                .or_insert_with(|| holders.replace(';', ", "));
+        }
     }
-    let status = eip.status.iter().flat_map(|status| &status.used);
-    status
-        .filter_map(|(address, holders)| Some((address.parse().ok()?, holders.replace(';', ", "))))
-        .collect()
+    used.into_iter().collect()
 }
 
 fn examples(used: &[(IpAddr, String)]) -> String {

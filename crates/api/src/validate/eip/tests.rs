@@ -213,6 +213,28 @@ fn without_a_ledger_what_openelb_noted_counts() {
         verdict.denials[0].contains("10.0.0.200 by a/b, c/d"),
         "{verdict:?}"
     );
+    // One address of the ledger, such as a reservation made by hand, does not hide the others.
+    let mut known = view(&[&old], &[("10.0.0.201", "lan", "mail")]);
+    known.change_holdings(|known| {
+        let reservation = Holding {
+            eip: "lan".into(),
+            is_reserved: true,
+            ..Holding::default()
+        };
+        known.insert("10.0.0.9".parse().unwrap(), Arc::new(reservation));
+    });
+    let both = "10.0.0.200 by a/b, c/d, 10.0.0.201 by shop/mail";
+    let verdict = eip(&new, Some(&old), &known);
+    assert!(verdict.denials[0].contains(both), "{verdict:?}");
+    assert!(eip_deletion(&old, &known).denials[0].contains(both));
+
+    // A status that our controller made from the ledger says nothing that the ledger does not.
+    let ready = json!({
+        "type": "Ready", "status": "True", "reason": "Ready", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    old.status.as_mut().unwrap().conditions = vec![serde_json::from_value(ready).unwrap()];
+    assert!(eip_deletion(&old, &view(&[&old], &[])).is_accepted());
 }
 
 #[test]

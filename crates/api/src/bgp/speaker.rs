@@ -38,6 +38,16 @@ impl Speaker {
         let own = racks.zip(rack).and_then(|(racks, rack)| racks.get(rack));
         own.copied().or(self.as_number)
     }
+
+    /// The AS number that is every node's; `None` where racks have numbers of their own.
+    #[must_use]
+    pub fn common_as_number(&self) -> Option<u32> {
+        let has_racks = self
+            .as_per_rack
+            .as_ref()
+            .is_some_and(|racks| !racks.is_empty());
+        self.as_number.filter(|_| !has_racks)
+    }
 }
 
 impl TryFrom<&BgpConf> for Speaker {

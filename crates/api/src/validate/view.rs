@@ -21,7 +21,7 @@ pub struct View {
     nodes: Arc<BTreeMap<String, NodeFacts>>,
     node_addresses: Arc<BTreeMap<IpAddr, String>>,
     peers: Arc<BTreeMap<String, PeerFacts>>,
-    /// The local AS of the BgpConf `default`, where there is one.
+    /// The local AS of the BgpConf `default`, where there is one and it is every node's.
     pub local_as: Option<u32>,
 }
 

@@ -131,7 +131,7 @@ fn peer_patch(
     let fault = fault.or_else(|| {
         let mut view = View::default();
         let conf = picture.conf.as_ref();
-        view.local_as = conf.and_then(|conf| conf.speaker.as_ref().ok()?.as_number);
+        view.local_as = conf.and_then(|conf| conf.speaker.as_ref().ok()?.common_as_number());
         let written = BgpPeer::new(name, (*object.spec).clone());
         Fault::of(
             &validate::bgp_peer(&written, None, &view),

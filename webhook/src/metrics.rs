@@ -27,7 +27,7 @@ pub struct ReviewLabels {
 /// Why a connection or a request got no review.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RefusalLabels {
-    /// `tls`, `idle`, `too_large`, `too_slow`, `busy` or `no_review`.
+    /// `tls`, `idle`, `too_large`, `too_slow`, `busy`, `not_ready` or `no_review`.
     pub reason: &'static str,
 }
 

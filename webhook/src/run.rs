@@ -86,7 +86,7 @@ pub async fn serve(args: &Serve, client: Client) -> anyhow::Result<()> {
             } else if !serving.is_valid(Timestamp::now()) {
                 Err("there is no valid serving certificate yet".to_owned())
             } else if !known.is_loaded() {
-                Err("the Eips are not known yet".to_owned())
+                Err("Eips, their addresses, peers and nodes are not known yet".to_owned())
             } else {
                 Ok(())
             }

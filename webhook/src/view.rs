@@ -17,7 +17,7 @@ use kube::{
 };
 use openelb_api::{
     Tolerant,
-    bgp::Peer,
+    bgp::{Peer, Speaker},
     keys,
     v1alpha2::{BgpConf, BgpPeer, Eip, EipAddress, address_of},
     validate::{EipFacts, Holding, NodeFacts, PeerFacts, View},
@@ -45,7 +45,7 @@ impl Known {
         self.view.load_full()
     }
 
-    /// Whether every Eip has been seen.
+    /// Whether every object that the rules compare with has been seen.
     #[must_use]
     pub fn is_loaded(&self) -> bool {
         self.loaded.is_cancelled()
@@ -168,8 +168,8 @@ pub async fn run(client: Client, known: Known, metrics: Metrics, stop: Cancellat
             metrics.view_objects.set(keeper.view.len() as f64);
             known.view.store(Arc::new(keeper.view.clone()));
         }
-        if keeper.eips.is_complete && !known.is_loaded() {
-            info!(objects = keeper.view.len(), "know the Eips");
+        if keeper.is_complete() && !known.is_loaded() {
+            info!(objects = keeper.view.len(), "know the cluster");
             known.loaded.cancel();
         }
     }
@@ -200,9 +200,8 @@ impl Keeper {
             }),
             News::Conf(event) => self.confs.take(event, |conf| {
                 let local_as = conf.parsed.as_ref().ok().map(|conf| {
-                    conf.spec
-                        .as_number
-                        .and_then(|number| u32::try_from(number).ok())
+                    let speaker = Speaker::try_from(&**conf).ok()?;
+                    speaker.common_as_number()
                 });
                 Some((conf.name_any(), local_as))
             }),
@@ -212,6 +211,16 @@ impl Keeper {
                 });
             }
         }
+    }
+
+    /// Whether the first list of every kind has come. Without the addresses in use, the peers or
+    /// the nodes some rules would take anything.
+    fn is_complete(&self) -> bool {
+        self.eips.is_complete
+            && self.addresses.is_complete
+            && self.peers.is_complete
+            && self.confs.is_complete
+            && self.nodes.is_complete
     }
 
     /// Brings the view up to date; false if nothing changed.
@@ -319,6 +328,22 @@ mod tests {
     }
 
     #[test]
+    fn the_view_is_complete_when_every_list_has_come() {
+        let mut keeper = Keeper::default();
+        for done in [
+            News::Eip(Event::InitDone),
+            News::Address(Event::InitDone),
+            News::Peer(Event::InitDone),
+            News::Conf(Event::InitDone),
+            News::Node(Box::new(Event::InitDone)),
+        ] {
+            assert!(!keeper.is_complete());
+            keeper.take(done);
+        }
+        assert!(keeper.is_complete());
+    }
+
+    #[test]
     fn an_eip_that_cannot_be_used_is_not_compared_with() {
         let mut keeper = Keeper::default();
         keeper.take(News::Eip(Event::Apply(eip("a", &json!("10.0.0.0/24")))));
@@ -350,6 +375,9 @@ mod tests {
         keeper.take(News::Conf(Event::Apply(
             serde_json::from_value(conf).unwrap(),
         )));
+        let with_racks = json!({
+            "metadata": { "name": "default" }, "spec": { "as": 65_000, "asPerRack": { "a": 65_001 } },
+        });
         let peer = json!({ "metadata": { "name": "p" }, "spec": { "conf": { "neighborAddress": "10.0.0.254", "peerAs": 1 } } });
         keeper.take(News::Peer(Event::Apply(
             serde_json::from_value(peer).unwrap(),
@@ -367,5 +395,11 @@ mod tests {
             view.peers().next().unwrap().1.neighbor,
             Neighbor::Address(ip("10.0.0.254"))
         );
+        // Which number is a peer's own depends on the node then.
+        keeper.take(News::Conf(Event::Apply(
+            serde_json::from_value(with_racks).unwrap(),
+        )));
+        keeper.apply();
+        assert_eq!(keeper.view.local_as, None);
     }
 }

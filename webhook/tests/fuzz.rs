@@ -21,7 +21,7 @@ use openelb_webhook::{
 };
 use serde_json::{Value, json};
 
-const PHASES: [Phase; 2] = [Phase::Mutate, Phase::Validate];
+const PHASES: [Phase; 3] = [Phase::Mutate, Phase::MutateAsked, Phase::Validate];
 
 fn admission() -> Admission {
     let mut view = View::default();

@@ -49,6 +49,10 @@ const DEADLINE: Duration = Duration::from_secs(20);
 struct Yes;
 
 impl Reviewer for Yes {
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     fn review(&self, _: Phase, request: &Request) -> (Answer, &'static str) {
         (Answer::warn(request.name.clone()), "other")
     }
@@ -79,6 +83,10 @@ fn put(serving: &ServingCert, bundle: &Bundle) {
 }
 
 async fn start(limits: Limits) -> Server {
+    start_with(limits, Arc::new(Yes)).await
+}
+
+async fn start_with(limits: Limits, reviewer: Arc<dyn Reviewer>) -> Server {
     let serving = Arc::new(ServingCert::default());
     let bundle = bundle();
     put(&serving, &bundle);
@@ -88,7 +96,7 @@ async fn start(limits: Limits) -> Server {
     let metrics = Metrics::new();
     let config = tls::config(Arc::clone(&serving) as _).unwrap();
     let shared = Shared {
-        router: router(Arc::new(Yes), limits, metrics.clone()),
+        router: router(reviewer, limits, metrics.clone()),
         acceptor: TlsAcceptor::from(Arc::new(config)),
         limits,
         metrics: metrics.clone(),
@@ -229,6 +237,34 @@ async fn what_is_no_review_is_refused_without_harm() {
     ask(&mut sender, "still here").await;
 }
 
+/// Knows nothing yet.
+struct NotYet;
+
+impl Reviewer for NotYet {
+    fn is_ready(&self) -> bool {
+        false
+    }
+
+    fn review(&self, _: Phase, _: &Request) -> (Answer, &'static str) {
+        (Answer::allow(), "other")
+    }
+}
+
+#[tokio::test]
+async fn before_the_cluster_is_known_no_review_is_answered() {
+    let server = start_with(Limits::default(), Arc::new(NotYet)).await;
+    let (mut sender, _) = http2(tls(&server, "h2").await).await;
+    let answer = sender.send_request(review("x")).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let refused = r#"refusals_total{reason="not_ready"} 1"#;
+    assert!(server.metrics.encode().unwrap().contains(refused));
+    let mut alive = review("x");
+    *alive.method_mut() = http::Method::GET;
+    *alive.uri_mut() = "https://openelb-controller/healthz".parse().unwrap();
+    let answer = sender.send_request(alive).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
 #[tokio::test]
 async fn a_certificate_is_swapped_without_losing_a_connection() {
     let server = start(Limits::default()).await;
@@ -291,6 +327,82 @@ async fn a_body_that_dribbles_in_is_given_up() {
         .unwrap()
         .unwrap();
     assert_eq!(&answer, b"HTTP/1.1 408");
+}
+
+#[tokio::test]
+async fn a_head_that_dribbles_in_is_given_up() {
+    let short = Duration::from_millis(200);
+    let server = start(Limits {
+        head: short,
+        idle: short,
+        ..Limits::default()
+    })
+    .await;
+    // On a new connection, and on one that has had its first answer.
+    for first in [false, true] {
+        let mut stream = tls(&server, "http/1.1").await;
+        if first {
+            let request = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 400");
+        }
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let dribble = async {
+            let head = format!("POST {PATH} HTTP/1.1\r\nhost: ");
+            let mut bytes = head.bytes().chain(std::iter::repeat(b'x'));
+            let mut pace = tokio::time::interval(Duration::from_millis(10));
+            loop {
+                pace.tick().await;
+                let byte = bytes.next().unwrap();
+                if writer.write_all(&[byte]).await.is_err() || writer.flush().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = closed(&mut reader) => {}
+            () = dribble => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_beyond_the_bound_are_told_to_try_again() {
+    let server = start(Limits {
+        requests: 1,
+        request: Duration::from_millis(500),
+        ..Limits::default()
+    })
+    .await;
+    // Bodies that do not come: one at a time takes the only place until its time is up, and the
+    // others wait for it no longer than a request may take.
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        let mut stream = tls(&server, "http/1.1").await;
+        let head = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        waiting.push(stream);
+    }
+    let mut answers = Vec::new();
+    for stream in &mut waiting {
+        let mut answer = [0; 12];
+        tokio::time::timeout(DEADLINE, stream.read_exact(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
+        answers.push(String::from_utf8(answer.to_vec()).unwrap());
+    }
+    let count = |status: &str| answers.iter().filter(|one| one.ends_with(status)).count();
+    assert!(count("503") > 0 && count("408") > 0, "{answers:?}");
+    assert_eq!(count("503") + count("408"), answers.len(), "{answers:?}");
+    let busy = r#"refusals_total{reason="busy"}"#;
+    assert!(server.metrics.encode().unwrap().contains(busy));
+    drop(waiting);
+    let (mut sender, _) = http2(tls(&server, "h2").await).await;
+    ask(&mut sender, "room again").await;
 }
 
 #[tokio::test]

@@ -81,6 +81,10 @@ impl Subject {
 }
 
 impl Reviewer for Admission {
+    fn is_ready(&self) -> bool {
+        self.known.is_loaded()
+    }
+
     fn review(&self, phase: Phase, request: &Request) -> (Answer, &'static str) {
         match Subject::of(request) {
             Ok(subject) => (self.answer(subject, phase, request), subject.label()),
@@ -99,25 +103,26 @@ impl Admission {
         let view = self.known.view();
         match phase {
             Phase::Validate => validated(subject, request, &view),
-            Phase::Mutate => self.completed(subject, request, &view),
+            Phase::Mutate => completed(subject, request, &view, self.inject),
+            Phase::MutateAsked => completed(subject, request, &view, false),
         }
     }
+}
 
-    fn completed(&self, subject: Subject, request: &Request, view: &View) -> Answer {
-        if request.operation == Operation::Delete {
-            return Answer::allow();
-        }
-        match subject {
-            Subject::Eip => complete(request, validate::complete_eip),
-            Subject::Address => complete(request, |new: &EipAddress, _| {
-                validate::complete_address(new, view)
-            }),
-            Subject::Conf => complete(request, validate::complete_bgp_conf),
-            Subject::Peer => complete(request, validate::complete_bgp_peer),
-            Subject::Service => complete(request, |new: &Service, old| {
-                validate::complete_service(new, old, view, self.inject)
-            }),
-        }
+fn completed(subject: Subject, request: &Request, view: &View, inject: bool) -> Answer {
+    if request.operation == Operation::Delete {
+        return Answer::allow();
+    }
+    match subject {
+        Subject::Eip => complete(request, validate::complete_eip),
+        Subject::Address => complete(request, |new: &EipAddress, _| {
+            validate::complete_address(new, view)
+        }),
+        Subject::Conf => complete(request, validate::complete_bgp_conf),
+        Subject::Peer => complete(request, validate::complete_bgp_peer),
+        Subject::Service => complete(request, |new: &Service, old| {
+            validate::complete_service(new, old, view, inject)
+        }),
     }
 }
 

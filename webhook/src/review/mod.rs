@@ -15,6 +15,8 @@ pub use request::{Kind, Operation, ReadError, Request, read};
 pub enum Phase {
     /// Fill in and rewrite.
     Mutate,
+    /// The same, but opt no Service in: for namespaces that do not want that.
+    MutateAsked,
     /// Accept or refuse.
     Validate,
 }
@@ -24,7 +26,7 @@ impl Phase {
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            Self::Mutate => "mutate",
+            Self::Mutate | Self::MutateAsked => "mutate",
             Self::Validate => "validate",
         }
     }

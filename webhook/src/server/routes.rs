@@ -35,6 +35,9 @@ const MUTATE: [&str; 7] = [
     "/validate-network-kubesphere-io-v1alpha2-svc",
 ];
 
+/// For Services of namespaces in which nobody is opted in.
+const MUTATE_ASKED: &str = "/mutate--v1-service-asked";
+
 /// Paths of validating webhooks.
 const VALIDATE: [&str; 6] = [
     "/validate-network-kubesphere-io-v1alpha2-eip",
@@ -48,6 +51,10 @@ const VALIDATE: [&str; 6] = [
 /// Answers reviews from memory. Which rules apply follows from the kind in the review; the path
 /// only says whether to validate or to mutate.
 pub trait Reviewer: Send + Sync + 'static {
+    /// Whether it knows what the rules compare with. Until then no review is answered: an answer
+    /// that may be wrong is worse than none, for which the failure policy stands in.
+    fn is_ready(&self) -> bool;
+
     /// The answer, and a label for the kind.
     fn review(&self, phase: Phase, request: &Request) -> (Answer, &'static str);
 }
@@ -73,6 +80,7 @@ pub fn router(reviewer: Arc<dyn Reviewer>, limits: Limits, metrics: Metrics) -> 
     for path in MUTATE {
         router = router.route(path, post(mutate));
     }
+    router = router.route(MUTATE_ASKED, post(mutate_asked));
     for path in VALIDATE {
         router = router.route(path, post(validate));
     }
@@ -83,12 +91,21 @@ async fn mutate(State(desk): State<Arc<Desk>>, body: Body) -> Response {
     desk.serve(Phase::Mutate, body).await
 }
 
+async fn mutate_asked(State(desk): State<Arc<Desk>>, body: Body) -> Response {
+    desk.serve(Phase::MutateAsked, body).await
+}
+
 async fn validate(State(desk): State<Arc<Desk>>, body: Body) -> Response {
     desk.serve(Phase::Validate, body).await
 }
 
 impl Desk {
     async fn serve(&self, phase: Phase, body: Body) -> Response {
+        if !self.reviewer.is_ready() {
+            self.metrics.refuse("not_ready");
+            let message = "openelb-webhook does not know the cluster yet, try again";
+            return (StatusCode::SERVICE_UNAVAILABLE, message).into_response();
+        }
         let time = self.limits.request;
         let turn = tokio::time::timeout(time, self.at_work.acquire()).await;
         let Ok(Ok(_turn)) = turn else {

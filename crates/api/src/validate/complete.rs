@@ -68,8 +68,8 @@ const OTHERS: [&str; 11] = [
 ];
 
 /// Completes a Service: the opt-in annotation, where `inject` and a default Eip exists and the
-/// Service is new, of no class, and says nothing of a load balancer; requested addresses in their
-/// canonical spelling.
+/// Service is new (or becomes a LoadBalancer), of no class, and says nothing of a load balancer;
+/// requested addresses in their canonical spelling.
 #[must_use]
 pub fn complete_service(
     new: &Service,
@@ -78,17 +78,15 @@ pub fn complete_service(
     inject: bool,
 ) -> Vec<Change> {
     let mut changes = Vec::new();
-    let Some(spec) = &new.spec else {
-        return changes;
-    };
-    if spec.type_.as_deref() != Some("LoadBalancer") {
+    if !is_load_balancer(new) {
         return changes;
     }
     let has_default = || {
         view.eips()
             .any(|eip| eip.pool.default && eip.pool.closed != Some(Closed::Deleting))
     };
-    let injected = inject && old.is_none() && is_undecided(new) && has_default();
+    let is_new = !old.is_some_and(is_load_balancer);
+    let injected = inject && is_new && is_undecided(new) && has_default();
     if injected {
         let path = ["metadata", "annotations", keys::OPT_IN];
         changes.push(Change::new(&path, keys::OPT_IN_VALUE));
@@ -157,6 +155,11 @@ fn canonical_request(new: &Service, old: Option<&Service>) -> Option<Change> {
     }
 }
 
+fn is_load_balancer(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer")
+}
+
 fn join(addresses: &[IpAddr]) -> String {
     let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     texts.join(",")
@@ -207,6 +210,10 @@ mod tests {
         assert!(!injected(&plain, &view(false)));
         assert!(complete_service(&plain, None, &view(true), false).is_empty());
         assert!(complete_service(&plain, Some(&plain), &view(true), true).is_empty());
+        // One that becomes a LoadBalancer is as new as one that is made so.
+        let mut before = plain.clone();
+        before.spec.as_mut().unwrap().type_ = Some("ClusterIP".into());
+        assert!(!complete_service(&plain, Some(&before), &view(true), true).is_empty());
         let named = service(
             &json!({ keys::EIP: "lan", "example.com/team": "a" }),
             &json!({}),

@@ -90,7 +90,7 @@ pub mod conditions {
     pub const OVERLAPPING: &str = "Overlapping";
     /// On an Eip: no address is free.
     pub const EXHAUSTED: &str = "Exhausted";
-    /// On an Eip: its spec cannot be used.
+    /// On an Eip: its spec cannot be used. On an EipAddress: it was made by hand and breaks the rules of reservations.
     pub const INVALID: &str = "Invalid";
     /// On an Eip: `status.used` lists only the first addresses.
     pub const USED_TRUNCATED: &str = "UsedTruncated";

@@ -21,13 +21,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::watcher::Event;
 use openelb_api::v1alpha2::address_of;
 use openelb_api::v1alpha2::{BgpConf, BgpConfStatus, BgpPeer, BgpPeerStatus, Eip, EipAddress};
+use openelb_api::validate::EipFacts;
 use openelb_api::{Tolerant, keys};
 
 use crate::announce::{Holding, Node, Service, ServiceKey, SliceEndpoints, World};
 use crate::peering::{ConfObject, Credentials, PeerObject};
 pub(crate) use read::SpeakerPod;
 use read::{
-    announced_condition, broken, conf_entries, credential, is_foreign, peer_entries, read_pool,
+    announced_condition, broken, conf_entries, credential, is_foreign, is_nobodys, peer_entries,
+    read_pool,
 };
 use relist::{Key, Relist};
 pub(crate) use streams::changes;
@@ -85,6 +87,10 @@ pub(crate) struct Picture {
     pub(crate) pods: BTreeMap<String, SpeakerPod>,
     /// The `Announced` conditions of Services, where all nodes matter.
     pub(crate) announced: BTreeMap<ServiceKey, Condition>,
+    /// The Eips as rules see them, where all nodes matter.
+    pub(crate) eips: BTreeMap<String, Arc<EipFacts>>,
+    /// EipAddresses that nobody holds, or that are said to be invalid, where all nodes matter.
+    pub(crate) unheld: BTreeMap<String, Arc<EipAddress>>,
     relists: BTreeMap<Kind, Relist>,
     /// Kinds without which the picture is not complete.
     needed: Vec<Kind>,
@@ -140,6 +146,8 @@ impl Picture {
             speakers,
             pods,
             announced,
+            eips,
+            unheld,
             relists,
             owners,
             only,
@@ -179,15 +187,21 @@ impl Picture {
                     .entry(Kind::Eip)
                     .or_default()
                     .follow(event, |(_, name), eip| {
+                        let mut facts = None;
                         let pool = match eip {
                             None => None,
                             Some(eip) => match eip.parsed {
-                                Ok(eip) => Some(read_pool(name, &eip)),
+                                Ok(eip) => {
+                                    facts =
+                                        EipFacts::try_from(&*eip).ok().filter(|_| only.is_none());
+                                    Some(read_pool(name, &eip))
+                                }
                                 // What was known of it stays in force.
                                 Err(error) => return broken("Eip", name, &error),
                             },
                         };
-                        set(&mut world.pools, name.clone(), pool)
+                        let ruled = set(eips, name.clone(), facts.map(Arc::new));
+                        set(&mut world.pools, name.clone(), pool) || ruled
                     })
             }
             Change::EipAddress(event) => {
@@ -195,18 +209,26 @@ impl Picture {
                     .entry(Kind::EipAddress)
                     .or_default()
                     .follow(event, |(_, name), object| {
+                        let mut nobodys = None;
                         let holding = match object.map(|object| object.parsed) {
                             None => None,
-                            Some(Ok(object)) => Holding::read(&object),
+                            Some(Ok(object)) => {
+                                let holding = Holding::read(&object);
+                                nobodys = Some(object)
+                                    .filter(|object| only.is_none() && is_nobodys(object));
+                                holding
+                            }
                             Some(Err(error)) => return broken("EipAddress", name, &error),
                         };
-                        match (holding, address_of(name)) {
+                        let unheld = set(unheld, name.clone(), nobodys);
+                        let held = match (holding, address_of(name)) {
                             (Some((address, holding)), _) => {
                                 set(&mut world.holdings, address, Some(holding))
                             }
                             (None, Some(address)) => set(&mut world.holdings, address, None),
                             (None, None) => false,
-                        }
+                        };
+                        held || unheld
                     })
             }
             Change::BgpConf(event) => {

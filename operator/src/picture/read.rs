@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service as ApiService};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use openelb_api::keys;
-use openelb_api::v1alpha2::{BgpConf, BgpConfStatus, BgpPeer, BgpPeerStatus, Eip};
+use openelb_api::v1alpha2::{BgpConf, BgpConfStatus, BgpPeer, BgpPeerStatus, Eip, EipAddress};
 
 use crate::announce::Pool;
 use crate::peering::Credential;
@@ -103,4 +103,11 @@ pub(super) fn credential(secret: Secret) -> Credential {
         kind: secret.type_.unwrap_or_else(|| "Opaque".to_owned()),
         values: values.collect(),
     }
+}
+
+/// Whether nobody holds an EipAddress, so that a person may have made it; or whether it is said to be invalid.
+pub(super) fn is_nobodys(object: &EipAddress) -> bool {
+    let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
+    let is_unheld = object.spec.services.is_empty() && object.spec.remembered.is_none();
+    is_unheld || conditions.any(|condition| condition.type_ == keys::conditions::INVALID)
 }

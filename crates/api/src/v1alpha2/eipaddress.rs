@@ -132,7 +132,7 @@ pub struct EipAddressStatus {
     /// Layer 2: the node that answers for the address, written by that node. Two during a hand-over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub announcers: Vec<Announcer>,
-    /// `Conflict`, `Orphaned`.
+    /// `Conflict`, `Orphaned`, `Invalid`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -119,14 +119,17 @@ fn one_default(new: &Eip, view: &View, verdict: &mut Verdict) {
         .eips()
         .find(|eip| eip.pool.default && eip.pool.name != name);
     if let Some(other) = other {
-        verdict.deny(
-            &format!("metadata.annotations[{}]", keys::DEFAULT_EIP),
-            format!(
-                "already exists a default EIP: {}; take its annotation off first",
-                other.pool.name
-            ),
-        );
+        verdict.denials.push(second_default(&other.pool.name));
     }
+}
+
+/// Why an Eip cannot be the default where `other` is.
+#[must_use]
+pub fn second_default(other: &str) -> String {
+    format!(
+        "metadata.annotations[{}]: already exists a default EIP: {other}; take its annotation off first",
+        keys::DEFAULT_EIP
+    )
 }
 
 /// What the spec says, taken by itself, beyond what the field rules and the pool look at.

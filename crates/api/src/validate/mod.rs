@@ -20,7 +20,7 @@ pub use address::{address, address_deletion, complete_address};
 pub use bgp_conf::{bgp_conf, complete_bgp_conf};
 pub use bgp_peer::{bgp_peer, complete_bgp_peer};
 pub use complete::{Change, complete_service};
-pub use eip::{complete_eip, eip, eip_deletion};
+pub use eip::{complete_eip, eip, eip_deletion, second_default};
 pub use service::{Requested, asks_anew, is_ours, requested, service};
 pub use spans::{Span, Spans};
 pub use verdict::Verdict;

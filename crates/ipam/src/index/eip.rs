@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use openelb_api::keys::{conditions, reasons};
-use openelb_api::{Closed, Family};
+use openelb_api::{Closed, Family, validate};
 
 use super::pools::Entry;
 use super::{Index, Slot};
@@ -75,10 +75,17 @@ impl Index {
         };
         view.ready = ready.holds;
         view.conditions.insert(conditions::READY, ready);
-        let invalid = if entry.refused.is_empty() {
+        let first = self.pools.default_eip();
+        let second = first.filter(|first| pool.default && ***first != *name);
+        let refused: Vec<String> = Some(entry.refused.clone())
+            .filter(|refused| !refused.is_empty())
+            .into_iter()
+            .chain(second.map(|first| validate::second_default(first)))
+            .collect();
+        let invalid = if refused.is_empty() {
             said(false, reasons::VALID, "")
         } else {
-            said(true, reasons::PARTLY_USED, entry.refused.as_str())
+            said(true, reasons::PARTLY_USED, refused.join("; "))
         };
         view.conditions.insert(conditions::INVALID, invalid);
         view.conditions.insert(
@@ -164,10 +171,50 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use openelb_api::keys;
     use openelb_api::v1alpha2::{Eip, EipBgp, EipSpec};
-    use openelb_api::validate::{self, View};
+    use openelb_api::validate::{EipFacts, View};
 
     use super::*;
+
+    #[test]
+    fn of_two_default_eips_the_older_counts_and_the_other_says_so() {
+        let default = |name: &str, address: &str, created: i64| {
+            let spec = EipSpec {
+                address: address.to_owned(),
+                ..EipSpec::default()
+            };
+            let mut eip = Eip::new(name, spec);
+            let annotation = (keys::DEFAULT_EIP.to_owned(), "true".to_owned());
+            eip.metadata.annotations = Some([annotation].into());
+            let created = format!("2026-01-0{created}T00:00:00Z");
+            eip.metadata.creation_timestamp = Some(Time(created.parse().unwrap()));
+            eip
+        };
+        let (young, old) = (default("a", "10.0.0.1", 2), default("b", "10.0.0.2", 1));
+        let mut index = Index::default();
+        index.apply_eip(&young);
+        let invalid = |index: &Index, name: &str| {
+            let view = index.eip_view(name).unwrap();
+            view.conditions[conditions::INVALID].clone()
+        };
+        let fine = said(false, reasons::VALID, "");
+        assert_eq!(invalid(&index, "a"), fine);
+        index.apply_eip(&old);
+        assert_eq!(invalid(&index, "b"), fine);
+        let mut view = View::default();
+        view.change_eips(|eips| {
+            eips.insert("b".into(), EipFacts::try_from(&old).unwrap().into());
+        });
+        let refused = validate::eip(&young, None, &view).denials;
+        assert_eq!(
+            invalid(&index, "a"),
+            said(true, reasons::PARTLY_USED, refused.join("; "))
+        );
+        index.remove_eip("b");
+        assert_eq!(invalid(&index, "a"), fine);
+    }
 
     #[test]
     fn what_got_past_the_webhook_is_refused_in_the_webhooks_words() {

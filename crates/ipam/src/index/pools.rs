@@ -46,6 +46,15 @@ impl Pools {
         self.entries.iter()
     }
 
+    /// The default Eip: of several, all but one of which got past the webhook, the oldest that gives addresses.
+    pub(super) fn default_eip(&self) -> Option<&Arc<str>> {
+        self.entries
+            .iter()
+            .filter(|(_, entry)| entry.pool.default && entry.pool.closed.is_none())
+            .min_by_key(|(name, entry)| (entry.created, (*name).clone()))
+            .map(|(name, _)| name)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

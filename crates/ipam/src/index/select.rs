@@ -1,7 +1,7 @@
 //! Which Eips may serve a Service, in which order, and why the others may not.
 //!
 //! The Eip it names; else those bound to its namespace or selecting it, by priority and name, and after
-//! them the default Eips; where there is no default, the unbound ones that assign automatically.
+//! them the default Eip; where there is no default, the unbound ones that assign automatically.
 //! Bindings steer the automatic choice only, unless the Eip says `strictBinding`.
 
 use std::collections::BTreeMap;
@@ -33,6 +33,7 @@ impl Index {
         let mut bound = Vec::new();
         let mut unbound = Vec::new();
         let mut default = Vec::new();
+        let default_eip = self.pools.default_eip();
         for (name, entry) in self.pools.iter() {
             let pool = &entry.pool;
             let fits = self.fits(service, &labels, entry);
@@ -51,7 +52,7 @@ impl Index {
             match why {
                 Some(why) => rejected.push((name.clone(), why)),
                 None if fits => bound.push((name, entry)),
-                None if pool.default => default.push((name, entry)),
+                None if default_eip == Some(name) => default.push((name, entry)),
                 None if pool.binding.is_bound() => {
                     rejected.push((name.clone(), "is bound to others"));
                 }

@@ -8,6 +8,7 @@
 //! For the same reason what the watches say is always taken in at once, also while a write is under way.
 
 mod bgp;
+mod reserved;
 mod silent;
 mod verdict;
 
@@ -21,7 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use openelb_api::keys;
-use openelb_api::v1alpha2::{BgpConf, BgpPeer};
+use openelb_api::v1alpha2::{BgpConf, BgpPeer, EipAddress};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -89,6 +90,7 @@ enum Write {
     Service(ServiceKey, Option<Verdict>),
     Conf(Value),
     Peer(String, Value),
+    Address(String, Value),
 }
 
 struct Task {
@@ -164,6 +166,11 @@ impl Task {
                     },
                 ),
             );
+        self.waiting.extend(
+            reserved::writes(&self.picture, now)
+                .into_iter()
+                .map(|(name, body)| Write::Address(name, body)),
+        );
         for (key, verdict) in &verdicts {
             if self
                 .picture
@@ -193,7 +200,7 @@ impl Task {
         };
         let shown = match &write {
             Write::Service(key, _) => self.picture.announced.get(key).cloned(),
-            Write::Conf(_) | Write::Peer(..) => None,
+            Write::Conf(_) | Write::Peer(..) | Write::Address(..) => None,
         };
         let client = self.context.client.clone();
         self.writing.spawn(carry_out(client, write, shown));
@@ -240,6 +247,12 @@ async fn carry_out(client: Client, write: Write, shown: Option<Condition>) -> Op
                     .await
                     .map(drop)
             }
+            Write::Address(name, body) => {
+                let api: Api<EipAddress> = Api::all(client);
+                api.patch_status(name, &params, &Patch::Merge(body))
+                    .await
+                    .map(drop)
+            }
             Write::Service(key, verdict) => {
                 let api: Api<ApiService> = Api::namespaced(client.clone(), &key.namespace);
                 let condition = match verdict {
@@ -260,6 +273,8 @@ async fn carry_out(client: Client, write: Write, shown: Option<Condition>) -> Op
     match timeout(REQUEST, request).await {
         Ok(Ok(())) => None,
         Ok(Err(kube::Error::Api(status))) if status.is_not_found() => None,
+        // It was written meanwhile: what is to be said is worked out again when that is seen.
+        Ok(Err(kube::Error::Api(status))) if status.is_conflict() => None,
         Ok(Err(error)) => {
             tracing::debug!(?write, %error, "cannot write; trying again");
             Some(write)

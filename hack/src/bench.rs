@@ -51,7 +51,12 @@ impl Name {
                 tier: "api",
                 parts: CONTROL_PLANE,
                 binaries: &[("openelb-webhook", "openelb-webhook")],
-                figures: &["review p99 ms", "reviews per second", "rss MB"],
+                figures: &[
+                    "review p99 ms",
+                    "reviews per second",
+                    "reviews per second and core",
+                    "rss MB",
+                ],
             },
             Self::Ipam => Plan {
                 program: "bench-ipam",

@@ -1,4 +1,5 @@
-//! `hack bench webhook`: Eip reviews by the real webhook over TLS on loopback, with 1,000 other Eips at a real API server.
+//! `hack bench webhook`: Eip reviews by the real webhook over TLS on loopback, with 1,000 other Eips and 10,000 addresses
+//! in use at a real API server.
 //!
 //! First one review at a time (what a user waits for), then as many as the machine gives (throughput, and how many per
 //! second of the server's own processor time), then what the server has in memory.
@@ -11,7 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::PostParams;
-use openelb_api::v1alpha2::{Eip, EipSpec};
+use openelb_api::v1alpha2::{AddressHolder, Eip, EipAddress, EipAddressSpec, EipSpec, HolderPort};
 use openelb_tests::ControlPlane;
 use openelb_tests::figure::{self, Figure};
 use openelb_tests::product::NAMESPACE;
@@ -20,6 +21,10 @@ use serde_json::{Value, json};
 
 /// Eips that a review is compared with.
 const EIPS: u32 = 1000;
+/// Addresses in use, of each Eip.
+const USED: u32 = 10;
+/// Objects made at a time.
+const AT_ONCE: usize = 16;
 /// Reviews one after the other.
 const ALONE: usize = 20_000;
 /// How long reviews come as fast as they can.
@@ -122,7 +127,19 @@ impl Server {
                     eips.create(&PostParams::default(), &eip).await
                 }
             })
-            .buffer_unordered(16)
+            .buffer_unordered(AT_ONCE)
+            .try_for_each(|_| std::future::ready(Ok(())))
+            .await?;
+        let used: Api<EipAddress> = Api::all(control.client());
+        stream::iter((0..EIPS).flat_map(|number| (1..=USED).map(move |last| (number, last))))
+            .map(|(number, last)| {
+                let used = used.clone();
+                async move {
+                    used.create(&PostParams::default(), &in_use(number, last))
+                        .await
+                }
+            })
+            .buffer_unordered(AT_ONCE)
             .try_for_each(|_| std::future::ready(Ok(())))
             .await?;
         let replica = Replica::start(control, &chart, &account, "webhook", &[])?;
@@ -184,6 +201,30 @@ impl Server {
 /// The addresses of an Eip: a /24 of 10.0.0.0/8 each.
 fn address(number: u32) -> String {
     format!("10.{}.{}.0/24", number / 256, number % 256)
+}
+
+/// An address of an Eip that a Service has.
+fn in_use(number: u32, last: u32) -> EipAddress {
+    let address = format!("10.{}.{}.{last}", number / 256, number % 256);
+    let holder = AddressHolder {
+        namespace: "default".to_owned(),
+        name: format!("web-{number}-{last}"),
+        uid: format!("705ab4f5-6393-11e8-b7cc-{number:06}{last:06}"),
+        ports: vec![HolderPort {
+            protocol: "TCP".to_owned(),
+            port: 80,
+        }],
+        selector: [("app".to_owned(), "web".to_owned())].into(),
+        ..AddressHolder::default()
+    };
+    let spec = EipAddressSpec {
+        address: address.clone(),
+        eip: format!("eip-{number}"),
+        services: vec![holder],
+        revision: 1,
+        ..EipAddressSpec::default()
+    };
+    EipAddress::new(&address, spec)
 }
 
 /// One review: of an Eip that overlaps with none, or (every tenth) with one.

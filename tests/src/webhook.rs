@@ -145,10 +145,14 @@ impl Replica {
         arguments: &[&str],
     ) -> Result<Self> {
         let (https, health, metrics) = (free()?, free()?, free()?);
+        // What is given here stands in place of what the chart gives.
+        let flag = |argument: &str| argument.split('=').next().map(str::to_owned);
+        let given: Vec<_> = arguments.iter().map(|argument| flag(argument)).collect();
         let own = chart
             .arguments("Deployment", "openelb-webhook")?
             .into_iter()
-            .filter(|argument| !PORTS.iter().any(|port| argument.starts_with(port)));
+            .filter(|argument| !PORTS.iter().any(|port| argument.starts_with(port)))
+            .filter(|argument| !given.contains(&flag(argument)));
         let process = Program::new(name, binary("openelb-webhook")?)
             .args(own)
             .args(["--bind-address=127.0.0.1", "--host=127.0.0.1"])
@@ -260,6 +264,16 @@ impl Client {
         let answer = self.0.send_request(request).await?;
         let status = answer.status();
         Ok((status, answer.into_body().collect().await?.to_bytes()))
+    }
+
+    /// Asks for a page and returns the status.
+    ///
+    /// # Errors
+    /// The connection ended.
+    pub async fn get(&mut self, path: &str) -> Result<http::StatusCode> {
+        let request = http::Request::get(format!("https://openelb-webhook{path}"))
+            .body(Full::new(Bytes::new()))?;
+        Ok(self.0.send_request(request).await?.status())
     }
 
     /// Sends a review and returns the `response` of the answer.

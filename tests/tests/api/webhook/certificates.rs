@@ -88,16 +88,19 @@ fn replicas_that_start_together_share_one_certificate() {
 #[test]
 fn certificates_and_authorities_expire_under_load_and_no_review_fails() {
     story(async || -> Result<()> {
-        let stage = Stage::set(
-            2,
-            &[
-                "--certificate-lifetime=9s",
-                "--authority-lifetime=24s",
-                "--authority-overlap=10s",
-                "--authority-grace=1s",
-            ],
-        )
-        .await?;
+        // On a slow machine lives are longer too.
+        let lasting = |flag: &str, seconds: u64| {
+            let life = Deadline::seconds(seconds).duration();
+            format!("--{flag}={}s", life.as_secs())
+        };
+        let lives = [
+            lasting("certificate-lifetime", 9),
+            lasting("authority-lifetime", 24),
+            lasting("authority-overlap", 10),
+            lasting("authority-grace", 1),
+        ];
+        let lives: Vec<&str> = lives.iter().map(String::as_str).collect();
+        let stage = Stage::set(2, &lives).await?;
         let stage = Arc::new(stage);
         let load = Load::start(&stage);
         let (mut certificates, mut authorities) = (BTreeSet::new(), BTreeSet::new());

@@ -1,7 +1,7 @@
 //! The chart's jobs, with the arguments and the rights that the chart gives them: once, again, and over what OpenELB
 //! left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::ByteString;
@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, DeleteParams, PostParams};
 use openelb_tests::product::NAMESPACE;
 use openelb_tests::{Deadline, Identity, Program, binary, story};
-use serde_json::{Value, json};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::json;
 
 use super::stage::{CONFIGURATION, KINDS, SECRET, Stage};
 
@@ -65,31 +66,6 @@ impl Stage {
             ensure!(said.succeeded, "{}", said.err);
         }
         Ok(())
-    }
-
-    /// Of each webhook of a kind of configuration: its name, CA bundle (PEM) and failure policy.
-    async fn webhooks(&self, kind: &str) -> Result<Vec<(String, String, String)>> {
-        let text = self
-            .control
-            .kubectl(&["get", kind, CONFIGURATION, "--output=json"])
-            .await?;
-        let object: Value = serde_json::from_str(&text)?;
-        let webhooks = object["webhooks"].as_array().context("no webhooks")?;
-        webhooks
-            .iter()
-            .map(|webhook| {
-                let bundle = webhook["clientConfig"]["caBundle"].clone();
-                let bundle: Option<ByteString> = serde_json::from_value(bundle)?;
-                Ok((
-                    webhook["name"].as_str().unwrap_or_default().to_owned(),
-                    String::from_utf8(bundle.unwrap_or_default().0)?,
-                    webhook["failurePolicy"]
-                        .as_str()
-                        .unwrap_or_default()
-                        .to_owned(),
-                ))
-            })
-            .collect()
     }
 
     /// The versions of all that the jobs write.
@@ -183,13 +159,7 @@ fn the_charts_jobs_make_and_inject_certificates_once_with_just_their_rights() {
             ("create", "validatingwebhookconfigurations"),
             ("get", "eips"),
         ] {
-            let said = stage
-                .kubectl(
-                    &account,
-                    &["auth", "can-i", verb, what, "--namespace", NAMESPACE],
-                )
-                .await?;
-            assert_eq!(said.out.trim(), "no", "{verb} {what}");
+            assert!(!stage.may(&account, verb, what).await?, "{verb} {what}");
         }
         Ok(())
     });
@@ -215,7 +185,7 @@ fn openelbs_own_flags_and_secret_are_taken_over() {
             );
         }
 
-        // A Secret as OpenELB's jobs leave it: three keys, and no key of the authority.
+        // A Secret with OpenELB's three keys, and no key of the authority, whose certificate is good for all our names.
         let secrets: Api<Secret> = stage.secrets();
         let mut secret = secrets.get(SECRET).await?;
         secret
@@ -232,6 +202,21 @@ fn openelbs_own_flags_and_secret_are_taken_over() {
         let after = secrets.get(SECRET).await?.metadata.resource_version;
         assert_eq!(before, after, "good certificates of others are left alone");
         assert_eq!(stage.webhooks(KINDS[0]).await?[0].1, trust);
+
+        // OpenELB's own is good for two names only, so a new one takes its place; its authority stays trusted.
+        let openelbs = openelbs_secret()?;
+        secret.data = Some(openelbs.data.clone());
+        secret.metadata.resource_version = None;
+        secrets
+            .replace(SECRET, &PostParams::default(), &secret)
+            .await?;
+        succeeds(&stage, admin, &OPENELB_CREATE).await?;
+        succeeds(&stage, admin, &OPENELB_PATCH).await?;
+        let trust = stage.secret("ca.crt").await?;
+        assert!(trust.contains(openelbs.authority.trim()), "{trust}");
+        assert_eq!(trust.matches("BEGIN CERTIFICATE").count(), 2);
+        assert_eq!(stage.webhooks(KINDS[0]).await?[0].1, trust);
+        assert_eq!(stage.secret("cert").await?, stage.secret("tls.crt").await?);
 
         // One that cannot be used is replaced.
         secret
@@ -257,4 +242,34 @@ fn openelbs_own_flags_and_secret_are_taken_over() {
         secrets.delete(SECRET, &DeleteParams::default()).await?;
         Ok(())
     });
+}
+
+/// What OpenELB's jobs make: an authority whose key they throw away, and a certificate for two names.
+struct OpenElbs {
+    authority: String,
+    data: BTreeMap<String, ByteString>,
+}
+
+fn openelbs_secret() -> Result<OpenElbs> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&key)?.pem();
+    let issuer = Issuer::new(params, key);
+    let key = KeyPair::generate()?;
+    let names = [
+        "openelb-controller".to_owned(),
+        "openelb-controller.openelb-system.svc".to_owned(),
+    ];
+    let certificate = CertificateParams::new(names)?.signed_by(&key, &issuer)?;
+    let data = [
+        ("ca", authority.clone()),
+        ("cert", certificate.pem()),
+        ("key", key.serialize_pem()),
+    ];
+    let data = data.map(|(name, text)| (name.to_owned(), ByteString(text.into_bytes())));
+    Ok(OpenElbs {
+        authority,
+        data: data.into(),
+    })
 }

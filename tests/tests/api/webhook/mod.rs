@@ -12,6 +12,7 @@ mod configuration;
 mod jobs;
 mod mounted;
 mod recovery;
+mod rights;
 mod rules;
 mod stage;
 mod wire;

@@ -8,7 +8,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use openelb_tests::product::NAMESPACE;
-use openelb_tests::webhook::get;
+use openelb_tests::webhook::{Replica, get};
 use openelb_tests::{Deadline, binary, eventually, story};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -112,6 +112,42 @@ impl Stage {
         })
         .await
     }
+}
+
+/// A replica that may not see what the rules compare with has a certificate, and still answers no review.
+#[test]
+fn a_replica_that_knows_nothing_answers_no_review() {
+    story(async || -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let mount = Mount::new(folder.path())?;
+        let argument = format!("--cert-dir={}", mount.0.display());
+        let stage = Stage::prepare(0, &[]).await?;
+        let pair = pair(&stage, "mounted").await?;
+        mount.publish("..1", &pair.certificate, &pair.key)?;
+        let nobody = stage.control.service_account(NAMESPACE, "nobody").await?;
+        let arguments = [argument.as_str(), "--drain-delay=0s"];
+        let replica = Replica::start(&stage.control, &stage.chart, &nobody, "blind", &arguments)?;
+        let mut client = eventually("the certificate", Deadline::SHORT, async || {
+            replica.process.check()?;
+            replica.client(&pair.authority).await
+        })
+        .await?;
+        let review = json!({ "request": { "uid": "u" } }).to_string();
+        for path in [
+            "/validate-network-kubesphere-io-v1alpha2-eip",
+            "/mutate--v1-service",
+        ] {
+            let (status, said) = client.post(path, review.clone()).await?;
+            assert_eq!(status, 503, "{path}");
+            assert!(String::from_utf8_lossy(&said).contains("does not know the cluster yet"));
+        }
+        let answer = get(replica.health, "/readyz").await?;
+        assert!(
+            answer.starts_with("HTTP/1.1 503") && answer.ends_with("are not known yet"),
+            "{answer}"
+        );
+        Ok(())
+    });
 }
 
 #[test]

@@ -162,6 +162,42 @@ impl Stage {
         })
     }
 
+    /// Of each webhook of a kind of configuration: its name, CA bundle (PEM) and failure policy.
+    pub(crate) async fn webhooks(&self, kind: &str) -> Result<Vec<(String, String, String)>> {
+        let text = self
+            .control
+            .kubectl(&["get", kind, CONFIGURATION, "--output=json"])
+            .await?;
+        let object: Value = serde_json::from_str(&text)?;
+        let webhooks = object["webhooks"].as_array().context("no webhooks")?;
+        webhooks
+            .iter()
+            .map(|webhook| {
+                let bundle = webhook["clientConfig"]["caBundle"].clone();
+                let bundle: Option<ByteString> = serde_json::from_value(bundle)?;
+                Ok((
+                    webhook["name"].as_str().unwrap_or_default().to_owned(),
+                    String::from_utf8(bundle.unwrap_or_default().0)?,
+                    webhook["failurePolicy"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned(),
+                ))
+            })
+            .collect()
+    }
+
+    /// Whether somebody has a right, in our namespace.
+    pub(crate) async fn may(&self, who: &Identity, verb: &str, what: &str) -> Result<bool> {
+        let ask = ["auth", "can-i", verb, what, "--namespace", NAMESPACE];
+        let said = self.kubectl(who, &ask).await?;
+        match said.out.trim() {
+            "yes" => Ok(true),
+            "no" => Ok(false),
+            _ => anyhow::bail!("{verb} {what}: {}{}", said.out, said.err),
+        }
+    }
+
     pub(crate) fn secrets(&self) -> Api<Secret> {
         Api::namespaced(self.control.client(), NAMESPACE)
     }

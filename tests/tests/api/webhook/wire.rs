@@ -144,6 +144,8 @@ fn every_path_answers_and_metrics_tell_what_was_answered() {
         // Health is on a port of its own too, and on the HTTPS port for who asks there.
         let answer = get(replica.health, "/healthz").await?;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(client.get("/healthz").await?, 200);
+        assert_eq!(client.get("/readyz").await?, 404);
         let answer = get(replica.health, "/metrics").await?;
         assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
         Ok(())

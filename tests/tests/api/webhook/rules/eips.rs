@@ -5,182 +5,19 @@ use openelb_tests::story;
 use serde_json::{Value, json};
 
 use super::super::stage::Stage;
-use super::Expect::{Refused, Taken, Warned};
+use super::Expect::{Early, Limited, Refused, Taken, Warned};
+use super::eip_table::{OVERLAP, address, cases, lan};
 use super::{DEFAULT, FORCE, all, annotated, eip, object, refused};
 
 #[test]
 fn eips_and_reservations() {
     story(async || -> Result<()> {
         let stage = Stage::set(1, &[]).await?;
+        stage.store(&lan()).await?;
         stage
-            .store(&eip(
-                "lan",
-                json!({ "address": "192.168.0.100-192.168.0.200", "protocol": "layer2" }),
-            ))
+            .seen(&address("192.168.0.1-192.168.0.100"), &Refused(OVERLAP))
             .await?;
-        let overlap = "spec.address: eip address overlap with lan: both have";
-        stage
-            .seen(
-                &eip("new", json!({ "address": "192.168.0.1-192.168.0.100" })),
-                &Refused(overlap),
-            )
-            .await?;
-        let with =
-            |field: &str, value: Value| eip("new", json!({ "address": "10.0.0.1", field: value }));
-        let address = |text: &str| eip("new", json!({ "address": text }));
-        all(
-            &stage,
-            vec![
-                (address("192.168.0.1"), Taken),
-                (address("192.168.1.0/24"), Taken),
-                (address("192.168.0.1-192.168.0.99, 2001:db8::/64"), Taken),
-                (address("192.168.0.201-192.168.0.250"), Taken),
-                (address("192.168.0.200-192.168.0.250"), Refused(overlap)),
-                (
-                    address("192.168.1.100-192.168.1.1"),
-                    Refused("below its start"),
-                ),
-                (
-                    address("192.168.1.1-192.168.1.2-192.168.1.3"),
-                    Refused("spec.address"),
-                ),
-                (address("xxxx"), Refused("spec.address")),
-                (
-                    address("192.168.1.1/24"),
-                    Warned("the range that results is 192.168.1.0-192.168.1.255"),
-                ),
-                (
-                    with("interface", json!("haha:hahah")),
-                    Refused("spec.interface"),
-                ),
-                (
-                    with("interface", json!("can_reach:hahah")),
-                    Refused("spec.interface"),
-                ),
-                (
-                    with("interface", json!("lo")),
-                    Refused("invalid interface lo"),
-                ),
-                (
-                    with("interface", json!("eth0")),
-                    Warned("spec.interface: has no effect"),
-                ),
-                (
-                    with("namespaces", json!(["Shop"])),
-                    Refused("is no namespace name"),
-                ),
-                (
-                    with("exclude", json!(["10.0.0.x"])),
-                    Refused("spec.exclude"),
-                ),
-                (
-                    with("announceInterval", json!(-1)),
-                    Refused("spec.announceInterval"),
-                ),
-                (
-                    with("bgp", json!({ "aggregationLength": 33 })),
-                    Refused("spec.bgp.aggregationLength"),
-                ),
-                (
-                    with("protocol", json!("vip")),
-                    Warned("spec.protocol: vip is accepted"),
-                ),
-                (
-                    with("priority", json!(5)),
-                    Warned("spec.priority: the Eip is bound to no namespace"),
-                ),
-                (
-                    with("usingKnownIPs", json!(true)),
-                    Warned("spec.usingKnownIPs: has no effect"),
-                ),
-                (
-                    eip(
-                        "new",
-                        json!({ "address": "192.168.0.90-192.168.0.210", "exclude": ["192.168.0.100-192.168.0.200"] }),
-                    ),
-                    Taken,
-                ),
-                (address("192.168.0.0/33"), Refused("spec.address")),
-                (address("192.168.1.1,"), Refused("is empty")),
-                (address(""), Refused("spec.address")),
-                (
-                    address("10.0.0.0/24, 10.0.0.128/25"),
-                    Warned("spec.address"),
-                ),
-                (with("interface", json!("can_reach:192.0.2.1")), Warned("has no effect")),
-                (
-                    eip(
-                        "new",
-                        json!({ "address": "10.0.0.1", "protocol": "layer2", "interface": "eth0, bond*" }),
-                    ),
-                    Taken,
-                ),
-                (
-                    eip("new", json!({ "address": "10.0.0.1", "protocol": "layer2" })),
-                    Taken,
-                ),
-                (
-                    with("interface", json!("averyveryverylongname")),
-                    Refused("more than 15 letters"),
-                ),
-                (with("announceInterval", json!(60)), Taken),
-                (
-                    with("announceInterval", json!(86_401)),
-                    Refused("spec.announceInterval"),
-                ),
-                (
-                    with("bgp", json!({ "aggregationLength": 24, "aggregationLengthV6": 64 })),
-                    Taken,
-                ),
-                (
-                    with("bgp", json!({ "aggregationLengthV6": 129 })),
-                    Refused("spec.bgp.aggregationLengthV6"),
-                ),
-                (
-                    with("bgp", json!({ "asPathPrepend": 17 })),
-                    Refused("spec.bgp.asPathPrepend"),
-                ),
-                (
-                    with("bgp", json!({ "communities": ["65000:1"] })),
-                    Taken,
-                ),
-                (
-                    with("bgp", json!({ "communities": ["65000:70000"] })),
-                    Refused("spec.bgp.communities[0]"),
-                ),
-                (
-                    eip(
-                        "new",
-                        json!({ "address": "10.0.0.1", "protocol": "layer2", "bgp": { "localPref": 1 } }),
-                    ),
-                    Warned("spec.bgp: has no effect"),
-                ),
-                (with("namespaces", json!(["shop"])), Taken),
-                (
-                    eip(
-                        "new",
-                        json!({ "address": "10.0.0.1", "priority": 5, "namespaces": ["shop"] }),
-                    ),
-                    Taken,
-                ),
-                (
-                    with("strictBinding", json!(true)),
-                    Warned("spec.strictBinding: the Eip is bound to no namespace"),
-                ),
-                (
-                    with(
-                        "nodeSelector",
-                        json!({ "matchExpressions": [{ "key": "a", "operator": "Near" }] }),
-                    ),
-                    Refused("spec.nodeSelector"),
-                ),
-                (with("protocol", json!("ospf")), Refused("spec.protocol")),
-                // A wrong type is refused in words; it never counts as a broken webhook.
-                (with("disable", json!("yes")), Refused("spec.disable")),
-                (eip("new", json!({ "address": 5 })), Refused("spec.address")),
-            ],
-        )
-        .await?;
+        all(&stage, cases()).await?;
 
         // Filled in and written in one spelling; nothing changes the second time.
         stage
@@ -274,7 +111,7 @@ fn eips_and_reservations() {
                 &Refused("in use and would fall out: 192.168.0.150 by default/mail"),
             )
             .await?;
-        let lan = |spec: Value| eip("lan", spec);
+        let edited = |spec: Value| eip("lan", spec);
         let reserve = |address: &str, of: &str| {
             object(
                 "EipAddress",
@@ -285,15 +122,15 @@ fn eips_and_reservations() {
         all(
             &stage,
             vec![
-                (lan(json!({ "address": "192.168.0.90-192.168.0.210", "protocol": "layer2" })), Taken),
-                (lan(json!({ "address": "192.168.0.150", "protocol": "layer2" })), Taken),
+                (edited(json!({ "address": "192.168.0.90-192.168.0.210", "protocol": "layer2" })), Taken),
+                (edited(json!({ "address": "192.168.0.150", "protocol": "layer2" })), Taken),
                 (
-                    lan(json!({ "address": "192.168.0.100", "protocol": "layer2", "onAddressRemoved": "Reassign" })),
+                    edited(json!({ "address": "192.168.0.100", "protocol": "layer2", "onAddressRemoved": "Reassign" })),
                     Warned("192.168.0.150 by default/mail"),
                 ),
-                (lan(json!({ "address": "192.168.0.100-192.168.0.200", "protocol": "layer2", "disable": true })), Taken),
+                (edited(json!({ "address": "192.168.0.100-192.168.0.200", "protocol": "layer2", "disable": true })), Taken),
                 (
-                    lan(json!({
+                    edited(json!({
                         "address": "192.168.0.100-192.168.0.200", "protocol": "layer2", "exclude": ["192.168.0.150"],
                     })),
                     Refused("in use and would fall out: 192.168.0.150 by default/mail"),
@@ -305,7 +142,10 @@ fn eips_and_reservations() {
                         "somewhere",
                         json!({ "address": "192.168.0.160", "reserved": true, "reservedFor": ["default/web"] }),
                     ),
-                    Refused("the name must be the address"),
+                    Early(
+                        "the name must be the address",
+                        "metadata.name: must be 192.168.0.160, the name of the address 192.168.0.160",
+                    ),
                 ),
                 (
                     object(
@@ -313,7 +153,10 @@ fn eips_and_reservations() {
                         "192.168.0.160",
                         json!({ "address": "192.168.0.160", "reserved": true, "reservedFor": ["web"] }),
                     ),
-                    Refused("must be namespace/name, or namespace/*"),
+                    Early(
+                        "must be namespace/name, or namespace/*",
+                        "spec.reservedFor[0]: \"web\" must be namespace/name of a Service",
+                    ),
                 ),
                 (
                     object(
@@ -331,8 +174,26 @@ fn eips_and_reservations() {
                     ),
                     Taken,
                 ),
-                (reserve("192.168.3.1", "lan"), Refused("192.168.3.1 is not in Eip lan")),
-                (reserve("192.168.0.160", "wan"), Refused("there is no Eip \"wan\"")),
+                (
+                    object(
+                        "EipAddress",
+                        "192.168.0.160",
+                        json!({ "address": "192.168.0.160", "reserved": true, "reservedFor": ["-shop/web"] }),
+                    ),
+                    Refused("spec.reservedFor[0]: \"-shop/web\" must be namespace/name of a Service"),
+                ),
+                (reserve("1.2.3", "lan"), Refused("spec.address: \"1.2.3\" is no IP address")),
+                (reserve("192.168.3.1", "lan"), Refused("spec.eip: 192.168.3.1 is not in Eip lan (192.168.0.100-192.168.0.200)")),
+                (reserve("192.168.3.1", ""), Refused("spec.address: 192.168.3.1 is in no Eip; make the Eip first")),
+                (reserve("192.168.0.160", "wan"), Refused("spec.eip: there is no Eip \"wan\"")),
+                (
+                    object(
+                        "EipAddress",
+                        "192.168.0.160",
+                        json!({ "address": "192.168.0.160", "reserved": true, "reservedFor": vec!["a/b"; 257] }),
+                    ),
+                    Limited("Too many: 257: must have at most 256 items"),
+                ),
                 (
                     object("EipAddress", "192.168.0.161", json!({ "address": "192.168.0.161", "eip": "lan" })),
                     Refused("EipAddresses are made by the controller"),
@@ -382,6 +243,33 @@ fn eips_and_reservations() {
             ])
             .await?;
         assert_eq!(spec, "lan");
+        // Whom it is for can change; what it is cannot.
+        let reserved = |members: Value| {
+            let mut spec = json!({ "address": "192.168.0.170", "eip": "lan", "reserved": true });
+            for (name, value) in members.as_object().into_iter().flatten() {
+                spec[name] = value.clone();
+            }
+            object("EipAddress", "192.168.0.170", spec)
+        };
+        let holder = json!([{ "namespace": "default", "name": "mail", "uid": "u" }]);
+        let kept =
+            "spec.reserved: only a reservation can be kept by hand: reserved true and no services";
+        all(
+            &stage,
+            vec![
+                (
+                    reserved(json!({ "reservedFor": ["default/web", "shop/*"] })),
+                    Taken,
+                ),
+                (
+                    reserved(json!({ "eip": "v6", "reservedFor": ["default/web"] })),
+                    Refused("spec.address: address and eip cannot be changed"),
+                ),
+                (reserved(json!({ "reserved": false })), Refused(kept)),
+                (reserved(json!({ "services": holder })), Refused(kept)),
+            ],
+        )
+        .await?;
         stage
             .control
             .kubectl(&["delete", "eipaddress", "192.168.0.170"])

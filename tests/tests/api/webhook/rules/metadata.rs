@@ -5,7 +5,7 @@ use openelb_tests::story;
 use serde_json::json;
 
 use super::super::stage::Stage;
-use super::Expect::Taken;
+use super::Expect::{Taken, Warned};
 use super::{eip, object, refused};
 
 #[test]
@@ -62,6 +62,13 @@ fn objects_from_before_the_webhook_can_be_finalized_labelled_and_deleted() {
             )
             .await?;
         refused(&said, "invalid interface lo")?;
+        // One BgpConf too many that is there already can be edited, and says what is wrong with it.
+        stage
+            .expect(
+                &object("BgpConf", "other", json!({ "as": 2 })),
+                &Warned("metadata.name: must be default: there is one BGP configuration"),
+            )
+            .await?;
         // An overlap that slipped past hinders no other change.
         stage
             .expect(

@@ -1,8 +1,12 @@
 //! Every rule through `kubectl apply`: what is taken, what is refused and in which words, what is warned of.
 
 mod bgp;
+mod bgp_table;
+mod eip_table;
 mod eips;
+mod injection;
 mod metadata;
+mod schema;
 mod services;
 
 use anyhow::{Context, Result, ensure};
@@ -13,12 +17,21 @@ use serde_json::{Value, json};
 use super::stage::{Said, Stage};
 
 /// What shall come of an object.
+#[derive(Clone, Copy)]
 enum Expect {
     Taken,
     Warned(&'static str),
+    /// By the webhook, in these words.
     Refused(&'static str),
+    /// By the CRD's schema before the webhook is asked, in the first words; the webhook would say the second.
+    Early(&'static str, &'static str),
+    /// By the CRD's schema alone: how much a field may hold.
+    Limited(&'static str),
 }
-use Expect::{Refused, Taken, Warned};
+use Expect::{Early, Limited, Refused, Taken, Warned};
+
+/// How the API server begins what our webhooks refuse.
+const BY_WEBHOOK: &str = "admission webhook \"validate.";
 
 fn object(kind: &str, name: &str, spec: Value) -> Value {
     json!({
@@ -48,14 +61,18 @@ impl Stage {
     /// Applies without storing, and compares.
     async fn expect(&self, object: &Value, expected: &Expect) -> Result<()> {
         let said = self.apply(object, &["--dry-run=server"]).await?;
+        let by_webhook = said.err.contains(BY_WEBHOOK);
         let as_expected = match expected {
             Taken => said.succeeded && !said.err.contains("Warning"),
             Warned(text) => said.succeeded && said.err.contains(text),
-            Refused(text) => !said.succeeded && said.err.contains(text),
+            Refused(text) => !said.succeeded && by_webhook && said.err.contains(text),
+            Early(text, _) | Limited(text) => {
+                !said.succeeded && !by_webhook && said.err.contains(text)
+            }
         };
         let wanted = match expected {
             Taken => "taken in silence",
-            Warned(text) | Refused(text) => text,
+            Warned(text) | Refused(text) | Early(text, _) | Limited(text) => text,
         };
         ensure!(
             as_expected,

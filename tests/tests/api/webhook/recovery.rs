@@ -44,8 +44,8 @@ async fn whole(stage: &Stage) -> Result<()> {
 /// Puts a wrong authority into the first webhook of a configuration: a good certificate, but not ours.
 async fn overwrite(stage: &Stage, kind: &str) -> Result<()> {
     let wrong = ByteString(stage.control.authority().as_bytes().to_vec());
-    let path = "/webhooks/0/clientConfig/caBundle";
-    let patch = json!([{ "op": "replace", "path": path, "value": wrong }]).to_string();
+    let place = "/webhooks/0/clientConfig/caBundle";
+    let patch = json!([{ "op": "replace", "path": place, "value": wrong }]).to_string();
     let patch = [
         "patch",
         kind,

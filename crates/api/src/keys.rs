@@ -53,6 +53,10 @@ pub const EXCLUDE_NODE: &str = "node.kubernetes.io/exclude-from-external-load-ba
 
 /// Finalizer that OpenELB left on Services, BgpConfs and BgpPeers; we take it off when met and never add it.
 pub const OPENELB_FINALIZER: &str = "finalizer.lb.kubesphere.io/v1alpha1";
+/// Finalizer that OpenELB left on Services in NodeProxy mode; we take it off when met and never add it.
+pub const OPENELB_NODE_PROXY_FINALIZER: &str = "node-proxy.openelb.kubesphere.io/finalizer";
+/// Every finalizer that OpenELB left on Services.
+pub const OPENELB_SERVICE_FINALIZERS: [&str; 2] = [OPENELB_FINALIZER, OPENELB_NODE_PROXY_FINALIZER];
 /// Finalizer that OpenELB left on Eips; we take it off when met and never add it.
 pub const OPENELB_IPAM_FINALIZER: &str = "finalizer.ipam.kubesphere.io/v1alpha1";
 

@@ -13,7 +13,7 @@ pub mod sharing;
 mod taken;
 
 pub use index::{Decision, EipView, Index, LISTED, Millis, News};
-pub use names::{ServiceKey, Uid, Version};
+pub use names::{ServiceKey, Uid, Version, word};
 pub use pairs::Pairs;
 pub use service::{HELD_ANNOTATION, Request, Said, ServiceFacts, ServiceStatus};
 pub use taken::Taken;

@@ -1,7 +1,7 @@
 //! Names of objects, cheap to copy.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Namespace and name of a Service. Displays as `namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +26,28 @@ impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }
+}
+
+/// The words that stand in nearly every Service and record.
+static WORDS: LazyLock<[Arc<str>; 8]> = LazyLock::new(|| {
+    [
+        "TCP",
+        "UDP",
+        "SCTP",
+        "bgp",
+        "layer2",
+        "vip",
+        "Allocated",
+        "default",
+    ]
+    .map(Arc::from)
+});
+
+/// A word, kept in memory once where it is one of those that stand everywhere.
+#[must_use]
+pub fn word(text: &str) -> Arc<str> {
+    let known = WORDS.iter().find(|word| &***word == text);
+    known.map_or_else(|| text.into(), Arc::clone)
 }
 
 /// An object's `metadata.uid`. No two objects ever have the same one.

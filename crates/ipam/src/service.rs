@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use openelb_api::v1alpha2::Protocol;
 use openelb_api::{Family, keys, validate};
 
-use crate::names::{ServiceKey, Uid, Version};
+use crate::names::{ServiceKey, Uid, Version, word};
 use crate::pairs::Pairs;
 use crate::sharing::{Port, Terms};
 
@@ -29,13 +29,15 @@ pub struct ServiceFacts {
     pub created: i64,
     /// Labels, for Eips that select Services; the one that we write is not among them.
     pub labels: Pairs,
+    /// Whether it is being deleted, and only finalizers hold it back.
+    pub deleting: bool,
     /// What it asks for, where it is for us to serve and not being deleted.
     pub request: Option<Request>,
     /// What its status says.
     pub status: ServiceStatus,
     /// Whether it is of type LoadBalancer, whoever serves it.
     pub load_balancer: bool,
-    /// Whether OpenELB left its finalizer on it.
+    /// Whether OpenELB left a finalizer on it.
     pub openelb_finalizer: bool,
 }
 
@@ -63,6 +65,8 @@ pub struct Request {
 pub struct ServiceStatus {
     /// `status.loadBalancer.ingress`, primary family first.
     pub addresses: Vec<IpAddr>,
+    /// Whether it says more than addresses: a host name, or another `ipMode` than `VIP`. We never write that.
+    pub more: bool,
     /// The label that names the Eip.
     pub eip: Option<Arc<str>>,
     /// The annotation [`HELD_ANNOTATION`].
@@ -92,7 +96,7 @@ impl ServiceFacts {
         let ours = !deleting && validate::is_ours(service);
         let spec = service.spec.as_ref();
         Some(Self {
-            key: ServiceKey::new(namespace, name),
+            key: ServiceKey::new(word(namespace), name),
             uid: meta.uid.as_deref()?.into(),
             version: meta.resource_version.as_deref()?.into(),
             generation: meta.generation,
@@ -106,6 +110,7 @@ impl ServiceFacts {
                 .flatten()
                 .filter(|(key, _)| *key != keys::EIP)
                 .collect(),
+            deleting,
             request: spec
                 .filter(|_| ours)
                 .map(|spec| Request::read(service, spec)),
@@ -115,7 +120,7 @@ impl ServiceFacts {
                 .finalizers
                 .iter()
                 .flatten()
-                .any(|finalizer| finalizer == keys::OPENELB_FINALIZER),
+                .any(|finalizer| keys::OPENELB_SERVICE_FINALIZERS.contains(&finalizer.as_str())),
         })
     }
 }
@@ -148,6 +153,7 @@ impl Request {
         };
         let mut ports: Vec<_> = spec.ports.iter().flatten().filter_map(port).collect();
         ports.sort_unstable();
+        ports.shrink_to_fit();
         Self {
             eip: annotation(keys::EIP)
                 .filter(|name| !name.is_empty())
@@ -207,25 +213,37 @@ impl ServiceStatus {
             .annotations
             .as_ref()
             .and_then(|all| all.get(HELD_ANNOTATION));
+        // Kept in ten thousands: no room that is not used.
+        let list = |addresses: &mut dyn Iterator<Item = IpAddr>| {
+            let mut addresses: Vec<_> = addresses.collect();
+            addresses.shrink_to_fit();
+            addresses
+        };
         Self {
-            addresses: ingress
-                .into_iter()
-                .flatten()
-                .filter_map(|ingress| ingress.ip.as_deref()?.parse().ok())
-                .collect(),
+            addresses: list(
+                &mut ingress
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|ingress| ingress.ip.as_deref()?.parse().ok()),
+            ),
+            more: ingress.into_iter().flatten().any(|ingress| {
+                let mode = ingress.ip_mode.as_deref();
+                ingress.hostname.is_some() || mode.is_some_and(|mode| mode != "VIP")
+            }),
             eip: label.map(|name| name.as_str().into()),
-            held: held
-                .into_iter()
-                .flat_map(|text| text.split(','))
-                .filter_map(|text| text.parse().ok())
-                .collect(),
+            held: list(
+                &mut held
+                    .into_iter()
+                    .flat_map(|text| text.split(','))
+                    .filter_map(|text| text.parse().ok()),
+            ),
             allocated: conditions
                 .into_iter()
                 .flatten()
                 .find(|condition| condition.type_ == keys::conditions::ALLOCATED)
                 .map(|condition| Said {
                     holds: condition.status == "True",
-                    reason: condition.reason.as_str().into(),
+                    reason: word(&condition.reason),
                     message: condition.message.as_str().into(),
                 }),
         }
@@ -246,7 +264,7 @@ fn protocol(text: &str) -> Option<Protocol> {
 
 fn port(port: &ServicePort) -> Option<Port> {
     Some(Port {
-        protocol: port.protocol.as_deref().unwrap_or("TCP").into(),
+        protocol: word(port.protocol.as_deref().unwrap_or("TCP")),
         number: u16::try_from(port.port).ok()?,
     })
 }

@@ -190,12 +190,15 @@ impl Index {
                     .get(address)
                     .and_then(Slot::record)
                     .is_none_or(|record| {
-                        let heir = record.kept_for.as_ref() == Some(&service.key);
-                        record
-                            .entries
-                            .iter()
-                            .all(|entry| entry.service == service.key)
-                            && (heir || !record.entries.is_empty())
+                        // A record that somebody stripped says nothing against whoever shows the address.
+                        let keeper = record.kept_for.as_ref();
+                        let vacant = match keeper {
+                            Some(keeper) => *keeper == service.key,
+                            None => !record.reserved,
+                        };
+                        let mut entries = record.entries.iter();
+                        entries.all(|entry| entry.service == service.key)
+                            && (vacant || !record.entries.is_empty())
                     })
         };
         let shown = service
@@ -239,10 +242,8 @@ impl Index {
         adopt: bool,
     ) -> Reservation {
         let pool = self.pools.get(eip).map(|entry| &entry.pool);
-        let stored = self
-            .slots
-            .get(&address)
-            .and_then(|slot| slot.stored.clone());
+        let slot = self.slots.get(&address);
+        let stored = slot.and_then(|slot| slot.stored.clone());
         let entry = |service: &ServiceFacts, request: &Request| Holder {
             service: service.key.clone(),
             uid: service.uid.clone(),
@@ -265,6 +266,13 @@ impl Index {
                 let request = other.request.as_ref().filter(|_| !already)?;
                 Some(entry(other, request))
             }));
+        } else if stored.is_none()
+            && let Some(pending) = slot.and_then(|slot| slot.pending.as_ref())
+            && pending.names(&service.uid)
+        {
+            // Adopted together with others a moment ago: whoever writes first writes of all.
+            let others = pending.entries.iter();
+            entries.extend(others.filter(|other| other.uid != service.uid).cloned());
         }
         let protocol = pool.map(|pool| pool.protocol.as_str().into());
         let known = stored.as_ref().map(|stored| &stored.record);
@@ -285,14 +293,6 @@ impl Index {
             other_namespaces: pool.is_some_and(|pool| pool.sharing == Sharing::AnyNamespace),
             adopted: adopt,
         }
-    }
-
-    /// Whether the address's record exists but has no holder and is not reserved.
-    pub(super) fn is_vacant(&self, address: IpAddr) -> bool {
-        self.slots
-            .get(&address)
-            .and_then(Slot::record)
-            .is_some_and(|record| record.entries.is_empty() && !record.reserved)
     }
 
     pub(super) fn shown_by_other(

@@ -152,28 +152,33 @@ impl Index {
             .filter(|(other, address)| other == uid && !inherits(address))
             .map(|(_, address)| *address)
             .collect();
-        let keep_records = release.iter().any(|address| {
-            let record = self.slots.get(address).and_then(Slot::record);
-            record
-                .and_then(|record| self.pools.get(&record.eip))
-                .is_some_and(|entry| entry.pool.sticky)
-        });
+        let keep = self.sticky(&release);
         let subject = Subject {
             key: key.clone(),
             uid: uid.clone(),
             version: None,
         };
-        let plan = Plan {
-            subject,
-            reserve: Vec::new(),
-            publish: None,
-            release,
-            keep_records,
-        };
         Some(Decision {
-            plan,
-            news: Vec::new(),
+            news: release.iter().copied().map(News::Released).collect(),
+            plan: Plan {
+                subject,
+                reserve: Vec::new(),
+                publish: None,
+                release,
+                keep,
+            },
         })
+    }
+
+    /// Those of the addresses that their Eip keeps for a Service of the same name.
+    fn sticky(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let is_sticky = |address: &&IpAddr| {
+            let record = self.slots.get(address).and_then(Slot::record);
+            record
+                .and_then(|record| self.pools.get(&record.eip))
+                .is_some_and(|entry| entry.pool.sticky)
+        };
+        addresses.iter().filter(is_sticky).copied().collect()
     }
 
     /// A Service that is not ours (any more).
@@ -190,6 +195,7 @@ impl Index {
             service.status.addresses.iter().copied().partition(ours);
         let mut wanted = ServiceStatus {
             addresses: left,
+            more: service.status.more,
             eip: None,
             held: Vec::new(),
             allocated: Some(Said {
@@ -206,8 +212,13 @@ impl Index {
             subject: subject(service),
             reserve: Vec::new(),
             publish: (wanted != service.status).then_some(wanted),
+            // A Service that goes while somebody's finalizer holds it back is as good as gone.
+            keep: if service.deleting {
+                self.sticky(&release)
+            } else {
+                Vec::new()
+            },
             release,
-            keep_records: false,
         };
         Some(Decision { plan, news })
     }
@@ -245,6 +256,7 @@ impl Index {
                 addresses.clone()
             },
             addresses,
+            more: false,
             eip: findings.targets.first().map(|target| target.eip.clone()),
             allocated: Some(said),
         };
@@ -261,7 +273,7 @@ impl Index {
             reserve,
             publish: (wanted != service.status).then_some(wanted),
             release,
-            keep_records: false,
+            keep: Vec::new(),
         };
         (Some(Decision { plan, news }), needs)
     }

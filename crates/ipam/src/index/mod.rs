@@ -86,6 +86,10 @@ pub struct Index {
     held: HashMap<ServiceKey, Vec<(Uid, IpAddr)>>,
     /// Which addresses are kept for a Service's name.
     kept: HashMap<ServiceKey, Vec<IpAddr>>,
+    /// Addresses whose record names nobody and is not reserved: kept for a Service that is gone, or left over.
+    vacant: BTreeSet<IpAddr>,
+    /// Those of them that have to be looked at: perhaps nothing keeps them any more.
+    doubtful: BTreeSet<IpAddr>,
     /// Which addresses came from an Eip.
     of_eip: HashMap<Arc<str>, BTreeSet<IpAddr>>,
     /// Who shows an address in its status.
@@ -101,7 +105,12 @@ pub struct Index {
 
 impl Index {
     /// Takes in a Service. True when something about it is new, so that a plan should be made.
-    pub fn apply_service(&mut self, facts: ServiceFacts, now: Millis) -> bool {
+    pub fn apply_service(&mut self, mut facts: ServiceFacts, now: Millis) -> bool {
+        if let Some(eip) = &mut facts.status.eip
+            && let Some((name, _)) = self.pools.get_name(eip)
+        {
+            *eip = name.clone();
+        }
         let known = self.services.get(&facts.key);
         if known.is_some_and(|known| {
             known.uid == facts.uid
@@ -128,6 +137,11 @@ impl Index {
             .map(|known| known.status.addresses.clone())
             .unwrap_or_default();
         let after = facts.status.addresses.clone();
+        if let Some(earlier) = known.filter(|known| known.uid != facts.uid) {
+            // Its place in the queue was the earlier Service's.
+            let created = earlier.created;
+            self.waiting.leave(created, &key, &mut self.woken);
+        }
         self.services.insert(key.clone(), facts);
         let held = self.held.get(&key).into_iter().flatten();
         let held: Vec<_> = held.map(|(_, address)| *address).collect();
@@ -148,7 +162,7 @@ impl Index {
             return false;
         }
         if let Some(gone) = self.services.remove(key) {
-            self.waiting.remove(gone.created, key);
+            self.waiting.leave(gone.created, key, &mut self.woken);
             self.show(key, &gone.status.addresses, &[], now);
         }
         self.held.contains_key(key)
@@ -263,6 +277,37 @@ impl Index {
         std::mem::take(&mut self.woken)
     }
 
+    /// Records that nothing needs, among what changed since the last call: they name nobody, are not
+    /// reserved, and no Eip keeps them for a Service of the same name. They may be deleted, at exactly
+    /// these versions.
+    pub fn take_leftovers(&mut self) -> Vec<Stored> {
+        let doubtful = std::mem::take(&mut self.doubtful);
+        let records = doubtful
+            .into_iter()
+            .filter(|address| self.is_leftover(*address))
+            .filter_map(|address| self.slots.get(&address)?.stored.clone());
+        records.collect()
+    }
+
+    /// A record that [`take_leftovers`](Self::take_leftovers) told of could not be deleted.
+    pub fn doubt(&mut self, address: IpAddr) {
+        if self.vacant.contains(&address) {
+            self.doubtful.insert(address);
+        }
+    }
+
+    fn is_leftover(&self, address: IpAddr) -> bool {
+        let Some(record) = self.slots.get(&address).and_then(Slot::record) else {
+            return false;
+        };
+        let keeps = self
+            .pools
+            .get(&record.eip)
+            .is_some_and(|entry| entry.pool.sticky)
+            || self.pools.invalid.contains_key(&record.eip);
+        self.vacant.contains(&address) && !(keeps && record.kept_for.is_some())
+    }
+
     /// Eips whose view may have changed since the last call.
     pub fn take_changed_eips(&mut self) -> BTreeSet<Arc<str>> {
         std::mem::take(&mut self.changed_eips)
@@ -343,6 +388,7 @@ impl Index {
                         pending: self.pending_of_others(*address, &plan.subject.uid),
                     };
                     self.set_slot(*address, Some(slot), now);
+                    self.wake_gone_holders(*address, &plan.subject.uid);
                 }
                 continue;
             }
@@ -418,7 +464,8 @@ impl Index {
             self.freed(*address, now);
         }
         for address in after {
-            let keys = self.shown.entry(*address).or_default();
+            let shown = self.shown.entry(*address);
+            let keys = shown.or_insert_with(|| Vec::with_capacity(1));
             if !keys.contains(key) {
                 keys.push(key.clone());
             }
@@ -452,9 +499,10 @@ impl Index {
         }
         if let Some(record) = &after {
             for entry in &record.entries {
+                // Most hold one: a vector that grows would begin with room for four.
                 self.held
                     .entry(entry.service.clone())
-                    .or_default()
+                    .or_insert_with(|| Vec::with_capacity(1))
                     .push((entry.uid.clone(), address));
             }
             if let Some(key) = &record.kept_for {
@@ -469,20 +517,34 @@ impl Index {
         } else {
             self.resting.begin(address, now);
             self.leave_aside(address, now);
+        }
+        let is_vacant = after
+            .as_ref()
+            .is_some_and(|record| record.entries.is_empty() && !record.reserved);
+        if is_vacant {
+            self.vacant.insert(address);
+            self.doubtful.insert(address);
+        } else {
+            self.vacant.remove(&address);
+        }
+        if is_vacant || after.is_none() {
             self.freed(address, now);
         }
     }
 
     /// Somebody let go of an address: whoever waits for it, or for its pool, may go on.
     fn freed(&mut self, address: IpAddr, now: Millis) {
-        if self.slots.contains_key(&address) || self.shown.contains_key(&address) {
-            // Somebody else is on it still, but a Service that wants to share it may agree with him.
-            self.waiting.wake_address(address, &mut self.woken);
+        // Also where somebody else is on it still: a Service that wants to share it may agree with him.
+        self.waiting.wake_address(address, &mut self.woken);
+        if self.shown.contains_key(&address) {
             return;
         }
-        self.resting.begin(address, now);
-        self.refresh_taken(address);
-        self.waiting.wake_address(address, &mut self.woken);
+        if !self.slots.contains_key(&address) {
+            self.resting.begin(address, now);
+            self.refresh_taken(address);
+        } else if !self.vacant.contains(&address) {
+            return;
+        }
         for eip in self.pools.giving(address) {
             self.waiting.wake_oldest(&eip, &mut self.woken);
         }
@@ -497,6 +559,17 @@ impl Index {
             self.taken.insert(address);
         } else {
             self.taken.remove(address);
+        }
+    }
+
+    /// A record was written that names Services which went meanwhile: they have something to give back.
+    fn wake_gone_holders(&mut self, address: IpAddr, subject: &Uid) {
+        let record = self.slots.get(&address).and_then(Slot::record);
+        for entry in record.into_iter().flat_map(|record| &record.entries) {
+            let known = self.services.get(&entry.service);
+            if entry.uid != *subject && known.is_none_or(|known| known.uid != entry.uid) {
+                self.woken.insert(entry.service.clone());
+            }
         }
     }
 

@@ -100,16 +100,16 @@ impl Pools {
             };
             entry.gives = entry.pool.addresses.assignable.clone();
             entry.overlaps = None;
-            for (other, named) in &before {
-                if named
-                    .ranges()
-                    .any(|range| entry.pool.addresses.named.overlaps(range))
-                {
-                    entry.gives = entry.gives.without(named);
+            // What an Eip excludes is another's to give, as the webhook has it.
+            let addresses = &entry.pool.addresses;
+            let kept = addresses.named.without(&addresses.excluded);
+            for (other, theirs) in &before {
+                if theirs.ranges().any(|range| kept.overlaps(range)) {
+                    entry.gives = entry.gives.without(theirs);
                     entry.overlaps.get_or_insert_with(|| other.clone());
                 }
             }
-            before.push((name, entry.pool.addresses.named.clone()));
+            before.push((name, kept));
         }
     }
 }
@@ -205,6 +205,9 @@ impl Index {
                     .flat_map(|record| &record.entries)
                     .map(|entry| entry.service.clone()),
             );
+            if self.vacant.contains(address) {
+                self.doubtful.insert(*address);
+            }
         }
         self.changed_eips.extend(self.pools.entries.keys().cloned());
         self.changed_eips.insert(name.clone());

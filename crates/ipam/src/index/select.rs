@@ -177,10 +177,9 @@ impl Index {
             self.resting.oldest_first().filter(unused).find_map(from)
         };
         let kept = || {
-            let mut kept: Vec<_> = self.kept.values().flatten().copied().collect();
-            kept.sort_unstable();
-            kept.into_iter()
-                .filter(|address| self.is_vacant(*address) && !self.is_aside(*address))
+            let vacant = self.vacant.iter().copied();
+            vacant
+                .filter(|address| !self.shown.contains_key(address) && !self.is_aside(*address))
                 .find_map(from)
         };
         free.or_else(rested).or_else(kept).ok_or_else(|| {

@@ -24,6 +24,8 @@ pub(super) struct Waiting {
     places: BTreeMap<Place, Needs>,
     by_eip: HashMap<Arc<str>, BTreeSet<Place>>,
     by_address: HashMap<IpAddr, BTreeSet<Place>>,
+    /// Those who were woken for the room that there is, and have not had their turn.
+    called: BTreeSet<Place>,
 }
 
 impl Waiting {
@@ -60,6 +62,7 @@ impl Waiting {
     /// Takes a Service out; returns what it waited for.
     pub(super) fn remove(&mut self, created: i64, key: &ServiceKey) -> Option<Needs> {
         let place = (created, key.clone());
+        self.called.remove(&place);
         let needs = self.places.remove(&place)?;
         for eip in &needs.eips {
             if let Some(places) = self.by_eip.get_mut(eip) {
@@ -80,6 +83,23 @@ impl Waiting {
         Some(needs)
     }
 
+    /// Takes a Service out that is gone. Where it was its turn, that of the next has come.
+    pub(super) fn leave(
+        &mut self,
+        created: i64,
+        key: &ServiceKey,
+        woken: &mut BTreeSet<ServiceKey>,
+    ) {
+        let place = (created, key.clone());
+        let called = self.called.contains(&place);
+        let needs = self.remove(created, key);
+        for eip in needs.into_iter().flat_map(|needs| needs.eips) {
+            if called {
+                self.wake_next(&eip, &place, woken);
+            }
+        }
+    }
+
     /// Wakes everybody: something changed that may help anybody.
     pub(super) fn wake_all(&self, woken: &mut BTreeSet<ServiceKey>) {
         woken.extend(self.places.keys().map(|(_, key)| key.clone()));
@@ -97,22 +117,25 @@ impl Waiting {
     }
 
     /// Wakes the oldest who waits for this Eip.
-    pub(super) fn wake_oldest(&self, eip: &str, woken: &mut BTreeSet<ServiceKey>) {
-        woken.extend(
-            self.by_eip
-                .get(eip)
-                .and_then(BTreeSet::first)
-                .map(|(_, key)| key.clone()),
-        );
+    pub(super) fn wake_oldest(&mut self, eip: &str, woken: &mut BTreeSet<ServiceKey>) {
+        let first = self.by_eip.get(eip).and_then(BTreeSet::first).cloned();
+        self.call(first, woken);
     }
 
     /// Wakes the next who waits for this Eip, after one who had his turn.
-    pub(super) fn wake_next(&self, eip: &str, after: &Place, woken: &mut BTreeSet<ServiceKey>) {
+    pub(super) fn wake_next(&mut self, eip: &str, after: &Place, woken: &mut BTreeSet<ServiceKey>) {
         use std::ops::Bound::{Excluded, Unbounded};
         let next = self
             .by_eip
             .get(eip)
             .and_then(|places| places.range((Excluded(after), Unbounded)).next());
-        woken.extend(next.map(|(_, key)| key.clone()));
+        self.call(next.cloned(), woken);
+    }
+
+    fn call(&mut self, place: Option<Place>, woken: &mut BTreeSet<ServiceKey>) {
+        if let Some(place) = place {
+            woken.insert(place.1.clone());
+            self.called.insert(place);
+        }
     }
 }

@@ -3,9 +3,12 @@
 //! Writers run the product's own [`Transaction`], one API call per step, between any two of which
 //! they may be paused for ever (killed) or while others act. A writer plans on what it saw at any
 //! earlier time, for each object on its own. Users delete, re-create and restore Services, opt out,
-//! clear or forge statuses, and touch, strip or delete records.
+//! clear or forge statuses, and touch, strip or delete records. Services may ask for one address by name and
+//! agree on sharing it or not, may be found with an address that another controller gave, and may leave
+//! theirs behind for a Service of their name.
 //!
-//! Wrong is: two Services that show one address, both because a writer published it; a published
+//! Wrong is: two Services that show one address and do not agree, both because a writer published it (but
+//! for those that were found together); a published
 //! address whose record does not name the Service; a Service that a writer moved from the address it
 //! held; and a state that one undisturbed writer does not bring to rest with everybody served. What a user forged is not counted until a writer
 //! publishes over it.
@@ -20,7 +23,7 @@ use super::transaction::{
     Answer, Call, Conclusion, Outcome, Plan, Reservation, Rule, Rules, Step, Subject, Transaction,
 };
 use crate::names::{ServiceKey, Uid, Version};
-use crate::sharing::Terms;
+use crate::sharing::{self, Port, Terms};
 
 type Address = u8;
 
@@ -36,6 +39,8 @@ struct Service {
     given: Option<Address>,
     /// The hint in the Service's metadata.
     remembered: Option<Address>,
+    /// It showed its address before any writer came, and does still.
+    found: bool,
     fence: u8,
 }
 
@@ -66,6 +71,8 @@ struct State {
 enum Action {
     Start(usize, usize, Plan<Status>),
     Step(usize),
+    /// A writer deletes a record that names nobody, at the version it saw.
+    Discard(Stored),
     Kill(usize),
     User(Edit),
 }
@@ -92,6 +99,11 @@ struct Writers {
     edits: u8,
     rules: Rules,
     begin: Begin,
+    /// All Services ask for the first address by name: those with even numbers expose one port, the others
+    /// another.
+    sharing: bool,
+    /// Addresses of Services that are gone are kept for Services of their name.
+    sticky: bool,
 }
 
 /// How the search begins.
@@ -105,6 +117,10 @@ enum Begin {
     Leftover,
     /// The same, and a user took away the annotation that says which one was published.
     Unremembered,
+    /// The first Service shows the first address by somebody else's word.
+    Found,
+    /// The first and the third Service do, which do not agree.
+    FoundTogether,
 }
 
 fn number(n: usize) -> Arc<str> {
@@ -138,17 +154,46 @@ fn index(address: IpAddr) -> usize {
     }
 }
 
-fn record(service: usize, owner: u8, a: Address) -> Record {
-    static TERMS: OnceLock<Arc<Terms>> = OnceLock::new();
+/// What a Service asks for: without sharing any address, with it the first one by name.
+fn terms(service: usize, sharing: bool) -> Arc<Terms> {
+    static TERMS: OnceLock<[Arc<Terms>; 3]> = OnceLock::new();
+    let all = TERMS.get_or_init(|| {
+        let port = |number| Terms {
+            ports: vec![Port {
+                protocol: "TCP".into(),
+                number,
+            }],
+            by_name: true,
+            ..Terms::default()
+        };
+        [Arc::default(), Arc::new(port(80)), Arc::new(port(81))]
+    });
+    all[if sharing { 1 + service % 2 } else { 0 }].clone()
+}
+
+fn agree(one: &Entry, other: &Entry) -> bool {
+    sharing::agree(
+        (&one.service, &one.terms),
+        (&other.service, &other.terms),
+        false,
+    )
+    .is_ok()
+}
+
+fn entry(service: usize, owner: u8, sharing: bool) -> Entry {
+    Entry {
+        service: key(service),
+        uid: uid(owner),
+        terms: terms(service, sharing),
+    }
+}
+
+fn record(a: Address, entries: Vec<Entry>) -> Record {
     Record {
         address: address(a),
         eip: number(0),
         protocol: number(0),
-        entries: vec![Entry {
-            service: key(service),
-            uid: uid(owner),
-            terms: TERMS.get_or_init(Arc::default).clone(),
-        }],
+        entries,
         reserved: false,
         reserved_for: vec![],
         kept_for: None,
@@ -165,11 +210,13 @@ fn last<T>(history: &History<T>) -> Option<&T> {
 }
 
 impl Writers {
-    /// What a writer decides for one Service on a view of any age: the controller's rules in short.
+    /// What a writer decides for one Service on a view of any age: the controller's rules in short. `beside`
+    /// are the other Services, as it sees them.
     fn plans(
         &self,
         s: usize,
         seen: (usize, Option<&Service>),
+        beside: &[(usize, Option<&Service>)],
         past: &[u8],
         records: &[Option<&Stored>],
     ) -> Vec<Plan<Status>> {
@@ -202,8 +249,8 @@ impl Writers {
                     subject,
                     reserve: vec![],
                     publish: None,
+                    keep: if self.sticky { release.clone() } else { vec![] },
                     release,
-                    keep_records: false,
                 });
             }
         }
@@ -229,7 +276,7 @@ impl Writers {
             .collect();
         let reserve: Vec<_> = target
             .map(|a| Reservation {
-                record: record(s, service.uid, a),
+                record: record(a, self.entries(s, service, a, beside, records)),
                 known: records[usize::from(a)].cloned(),
                 other_namespaces: false,
                 adopted: false,
@@ -251,9 +298,30 @@ impl Writers {
             reserve,
             publish,
             release,
-            keep_records: false,
+            keep: vec![],
         });
         plans
+    }
+
+    /// The subject's entry, and those of Services that are adopted together with it.
+    fn entries(
+        &self,
+        s: usize,
+        service: &Service,
+        a: Address,
+        beside: &[(usize, Option<&Service>)],
+        records: &[Option<&Stored>],
+    ) -> Vec<Entry> {
+        let mut entries = vec![entry(s, service.uid, self.sharing)];
+        if service.shown == Some(a) && records[usize::from(a)].is_none() {
+            entries.extend(beside.iter().filter_map(|(other, seen)| {
+                let seen = seen.filter(|seen| seen.wanted && seen.shown == Some(a))?;
+                let mut records = records.iter().flatten();
+                let holds = records.any(|stored| stored.record.names(&uid(seen.uid)));
+                (!holds).then(|| entry(*other, seen.uid, self.sharing))
+            }));
+        }
+        entries
     }
 
     fn choose(
@@ -263,15 +331,19 @@ impl Writers {
         records: &[Option<&Stored>],
         s: usize,
     ) -> Option<Address> {
-        // Free, or held by an older Service of this name.
+        let ours = entry(s, service.uid, self.sharing);
+        // Free, held by an older Service of this name, or by those who agree.
         let open = |a: Address| {
             records[usize::from(a)].is_none_or(|stored| {
-                stored
-                    .record
-                    .entries
-                    .iter()
-                    .all(|entry| entry.service == key(s))
+                let record = &stored.record;
+                let kept = record.kept_for.as_ref().is_some_and(|kept| *kept != key(s));
+                let mut entries = record.entries.iter();
+                !kept && entries.all(|entry| entry.service == key(s) || agree(&ours, entry))
             })
+        };
+        // Kept for somebody else: the last resort.
+        let vacant = |a: Address| {
+            records[usize::from(a)].is_some_and(|stored| stored.record.entries.is_empty())
         };
         // What we published by our own word, also where its record is only not seen yet.
         let ours = service.remembered.filter(|a| held.contains(a) || open(*a));
@@ -290,7 +362,14 @@ impl Writers {
             .into_iter()
             .chain(service.remembered)
             .find(|a| open(*a));
-        preferred.or_else(|| (0..self.addresses).find(|a| open(*a)))
+        let kept = |a: &Address| {
+            let stored = records[usize::from(*a)];
+            stored.is_some_and(|stored| stored.record.kept_for == Some(key(s)))
+        };
+        preferred
+            .or_else(|| (0..self.addresses).find(|a| kept(a) && open(*a)))
+            .or_else(|| (0..self.addresses).find(|a| open(*a)))
+            .or_else(|| (0..self.addresses).find(|a| vacant(*a)))
     }
 
     fn call(&self, state: &mut State, call: Call<Status>) -> Answer {
@@ -367,16 +446,18 @@ impl Writers {
         if self.rules.have(Rule::PublishAtVersion) && !current || subject.uid != uid(now.uid) {
             return Answer::Conflict;
         }
-        if now.shown == status.shown && now.fence == status.fence {
+        // Of what others wrote, the label and the condition at least are new.
+        let ours = now.published || now.shown.is_none();
+        if now.shown == status.shown && now.fence == status.fence && ours {
             return Answer::Published(version(history.len() - 1));
         }
         let struck = status
             .shown
             .is_some_and(|a| state.struck.contains(&(subject.uid.clone(), a)));
-        let same = now.shown == status.shown && status.shown.is_some() && !now.published;
         history.push(Some(Service {
             shown: status.shown,
-            published: status.shown.is_some() && !same && !struck,
+            published: status.shown.is_some() && !struck,
+            found: now.found && status.shown == now.shown,
             given: if now.wanted {
                 status.shown.or(now.given)
             } else {
@@ -423,6 +504,7 @@ impl Writers {
                     published: false,
                     given: None,
                     remembered: shown,
+                    found: false,
                     fence: 0,
                 }));
                 state.uids += 1;
@@ -432,6 +514,7 @@ impl Writers {
                 state.services[s].push(Some(Service {
                     shown: None,
                     published: false,
+                    found: false,
                     ..now
                 }));
             }
@@ -440,6 +523,7 @@ impl Writers {
                 state.services[s].push(Some(Service {
                     shown: Some(a),
                     published: false,
+                    found: false,
                     ..now
                 }));
             }
@@ -526,15 +610,28 @@ impl Writers {
         let mut state = state.clone();
         for _ in 0..32 {
             let mut idle = true;
+            for stored in state.records.clone().iter().filter_map(last) {
+                if self.is_left_over(stored) {
+                    idle = false;
+                    self.call(&mut state, Call::Delete(stored.clone()));
+                }
+            }
             for s in 0..self.services {
                 let at = state.services[s].len() - 1;
-                let records: Vec<_> = state.records.iter().map(last).collect();
-                let plans = self.plans(
-                    s,
-                    (at, last(&state.services[s])),
-                    &Self::past(&state, s),
-                    &records,
-                );
+                let plans = {
+                    let records: Vec<_> = state.records.iter().map(last).collect();
+                    let others = (0..self.services).filter(|other| *other != s);
+                    let beside: Vec<_> = others
+                        .map(|other| (other, last(&state.services[other])))
+                        .collect();
+                    self.plans(
+                        s,
+                        (at, last(&state.services[s])),
+                        &beside,
+                        &Self::past(&state, s),
+                        &records,
+                    )
+                };
                 for plan in plans {
                     idle = false;
                     let mut transaction = Transaction::with_rules(plan, self.rules);
@@ -551,6 +648,18 @@ impl Writers {
         None
     }
 
+    /// Nobody needs the record: it names nobody, and nobody of its name can come for it.
+    fn is_left_over(&self, stored: &Stored) -> bool {
+        let record = &stored.record;
+        record.entries.is_empty() && !(self.sticky && record.kept_for.is_some())
+    }
+
+    /// Whether any two of the Services may stand on one address: they agree, or were found so.
+    fn may_share(&self, one: (usize, &Service), other: (usize, &Service)) -> bool {
+        let entry = |of: (usize, &Service)| entry(of.0, of.1.uid, self.sharing);
+        one.1.found && other.1.found || agree(&entry(one), &entry(other))
+    }
+
     /// Each Service that can be served is, and each record belongs to a Service that shows it.
     fn is_settled(&self, state: &State) -> bool {
         let Some(end) = self.settle(state) else {
@@ -559,24 +668,47 @@ impl Writers {
         let shown = |s: usize| last(&end.services[s]).and_then(|service| service.shown);
         let accounted = end.records.iter().enumerate().all(|(a, history)| {
             last(history).is_none_or(|stored| {
-                stored.record.entries.iter().all(|entry| {
-                    shown(service_index(&entry.service))
-                        .is_some_and(|shown| usize::from(shown) == a)
-                })
+                !self.is_left_over(stored)
+                    && stored.record.entries.iter().all(|entry| {
+                        shown(service_index(&entry.service))
+                            .is_some_and(|shown| usize::from(shown) == a)
+                    })
             })
         });
-        let wanting = (0..self.services)
-            .filter(|s| last(&end.services[*s]).is_some_and(|service| service.wanted))
-            .count();
-        let served: Vec<_> = (0..self.services)
-            .filter(|s| last(&end.services[*s]).is_some_and(|service| service.wanted))
-            .filter_map(shown)
+        let wanting: Vec<_> = (0..self.services)
+            .filter_map(|s| Some((s, last(&end.services[s])?)))
+            .filter(|(_, service)| service.wanted)
             .collect();
-        let mut distinct = served.clone();
-        distinct.sort_unstable();
-        distinct.dedup();
-        let able = wanting.min(usize::from(self.addresses));
-        accounted && served.len() == distinct.len() && served.len() == able
+        // Whoever is not served disagrees with somebody on each address.
+        let able = |(s, service): (usize, &Service)| {
+            let ours = entry(s, service.uid, self.sharing);
+            end.records.iter().map(last).any(|record| {
+                record.is_none_or(|stored| {
+                    stored
+                        .record
+                        .entries
+                        .iter()
+                        .all(|entry| agree(&ours, entry))
+                })
+            })
+        };
+        let served = wanting
+            .iter()
+            .all(|(s, service)| service.shown.is_some() || !able((*s, service)));
+        accounted && served && self.is_given_once(&end)
+    }
+
+    fn is_given_once(&self, state: &State) -> bool {
+        let given: Vec<_> = (0..self.services)
+            .filter_map(|s| Some((s, last(&state.services[s])?)))
+            .filter(|(_, service)| service.published && service.shown.is_some())
+            .collect();
+        given.iter().enumerate().all(|(at, one)| {
+            given
+                .iter()
+                .skip(at + 1)
+                .all(|other| one.1.shown != other.1.shown || self.may_share(*one, *other))
+        })
     }
 }
 
@@ -596,6 +728,7 @@ impl Model for Writers {
             published: false,
             given: None,
             remembered: None,
+            found: false,
             fence: 0,
         };
         let mut state = State {
@@ -608,14 +741,14 @@ impl Model for Writers {
             struck: vec![],
         };
         let held: &[Address] = match self.begin {
-            Begin::Empty => &[],
+            Begin::Empty | Begin::Found | Begin::FoundTogether => &[],
             Begin::Served => &[0],
             Begin::Leftover | Begin::Unremembered => &[0, 1],
         };
         for a in held {
             let at = number(1);
             state.records[usize::from(*a)].push(Some(Stored {
-                record: record(0, 0, *a),
+                record: record(*a, vec![entry(0, 0, self.sharing)]),
                 uid: Uid(at.clone()),
                 version: Version(at),
             }));
@@ -627,6 +760,18 @@ impl Model for Writers {
                 given: Some(shown),
                 remembered: Some(shown).filter(|_| self.begin != Begin::Unremembered),
                 ..service(0)
+            }));
+        }
+        let found: &[usize] = match self.begin {
+            Begin::Found => &[0],
+            Begin::FoundTogether => &[0, 2],
+            _ => &[],
+        };
+        for s in found {
+            state.services[*s].push(Some(Service {
+                shown: Some(0),
+                found: true,
+                ..service(*s)
             }));
         }
         vec![state]
@@ -655,6 +800,10 @@ impl Model for Writers {
             Action::Start(writer, s, plan) => {
                 next.operations -= 1;
                 next.running[writer] = Some((s, Transaction::with_rules(plan, self.rules)));
+            }
+            Action::Discard(stored) => {
+                next.operations -= 1;
+                self.call(&mut next, Call::Delete(stored));
             }
             Action::Kill(writer) => next.running[writer] = None,
             Action::Step(writer) => {
@@ -686,17 +835,7 @@ impl Model for Writers {
         let mut properties = vec![
             Property::always(
                 "no address is given twice",
-                |model: &Self, state: &State| {
-                    let mut given: Vec<_> = (0..model.services)
-                        .filter_map(|s| last(&state.services[s]))
-                        .filter(|service| service.published)
-                        .filter_map(|service| service.shown)
-                        .collect();
-                    let all = given.len();
-                    given.sort_unstable();
-                    given.dedup();
-                    given.len() == all
-                },
+                |model: &Self, state: &State| model.is_given_once(state),
             ),
             Property::always(
                 "what a writer published is held",
@@ -745,16 +884,32 @@ impl Writers {
     fn starts(&self, state: &State, writer: usize, actions: &mut Vec<Action>) {
         for s in 0..self.services {
             let past = Self::past(state, s);
+            let others: Vec<_> = (0..self.services).filter(|other| *other != s).collect();
             for seen in 0..state.services[s].len() {
                 let service = state.services[s][seen].as_ref();
-                for records in views(&state.records) {
-                    for plan in self.plans(s, (seen, service), &past, &records) {
-                        let action = Action::Start(writer, s, plan);
-                        if !actions.contains(&action) {
-                            actions.push(action);
+                // How old the word about others is matters only to what is adopted together.
+                let found = service.is_some_and(|service| service.shown.is_some());
+                let histories: Vec<_> = others
+                    .iter()
+                    .map(|other| &state.services[*other][..])
+                    .map(|history| if found { history } else { &history[..1] })
+                    .collect();
+                for beside in views(&histories) {
+                    let beside: Vec<_> = others.iter().copied().zip(beside).collect();
+                    for records in views(&state.records) {
+                        for plan in self.plans(s, (seen, service), &beside, &past, &records) {
+                            let action = Action::Start(writer, s, plan);
+                            if !actions.contains(&action) {
+                                actions.push(action);
+                            }
                         }
                     }
                 }
+            }
+        }
+        for stored in state.records.iter().flatten().flatten() {
+            if self.is_left_over(stored) {
+                actions.push(Action::Discard(stored.clone()));
             }
         }
     }
@@ -766,14 +921,14 @@ fn fingerprint(value: &impl std::hash::Hash) -> u64 {
     std::hash::Hasher::finish(&hasher)
 }
 
-/// Every combination of a version of each record.
-fn views(records: &[History<Stored>]) -> Vec<Vec<Option<&Stored>>> {
+/// Every combination of a version of each object.
+fn views<T>(histories: &[impl AsRef<[Option<T>]>]) -> Vec<Vec<Option<&T>>> {
     let mut views = vec![Vec::new()];
-    for history in records {
+    for history in histories {
         views = views
             .into_iter()
             .flat_map(|view| {
-                history.iter().map(move |version| {
+                history.as_ref().iter().map(move |version| {
                     let mut longer = view.clone();
                     longer.push(version.as_ref());
                     longer
@@ -812,6 +967,17 @@ fn writers(begin: Begin, addresses: u8, parallel: usize, operations: u8, edits: 
         edits,
         rules: Rules::ALL,
         begin,
+        sharing: false,
+        sticky: false,
+    }
+}
+
+/// Three Services that ask for one address by name, two of which do not agree.
+fn sharers(begin: Begin, parallel: usize, operations: u8, edits: u8) -> Writers {
+    Writers {
+        services: 3,
+        sharing: true,
+        ..writers(begin, 1, parallel, operations, edits)
     }
 }
 
@@ -835,6 +1001,31 @@ fn with_room_to_move_nothing_moves() {
     assert_eq!(violation(writers(Begin::Empty, 2, 2, 2, 1)), None);
     assert_eq!(violation(writers(Begin::Leftover, 2, 2, 2, 1)), None);
     assert_eq!(violation(writers(Begin::Unremembered, 2, 2, 2, 0)), None);
+}
+
+#[test]
+fn an_address_that_another_controller_gave_is_adopted_unless_it_was_given_away() {
+    assert_eq!(violation(writers(Begin::Found, 1, 2, 2, 1)), None);
+    assert_eq!(violation(writers(Begin::Found, 2, 2, 3, 0)), None);
+}
+
+#[test]
+fn an_address_is_shared_by_those_who_agree_and_by_nobody_else() {
+    assert_eq!(violation(sharers(Begin::Empty, 3, 3, 0)), None);
+    assert_eq!(violation(sharers(Begin::Empty, 2, 2, 1)), None);
+}
+
+#[test]
+fn what_was_found_shared_stays_so_and_nobody_joins_who_does_not_agree() {
+    assert_eq!(violation(sharers(Begin::FoundTogether, 2, 3, 0)), None);
+    assert_eq!(violation(sharers(Begin::FoundTogether, 2, 2, 1)), None);
+}
+
+#[test]
+fn what_is_kept_for_one_that_is_gone_is_given_once_too() {
+    let mut model = writers(Begin::Served, 1, 2, 2, 2);
+    model.sticky = true;
+    assert_eq!(violation(model), None);
 }
 
 /// Without the rule, the same search finds a state that must not be.
@@ -876,4 +1067,10 @@ fn a_service_believed_gone_must_be_looked_for() {
 #[test]
 fn a_service_that_takes_a_record_over_must_be_looked_for() {
     is_needed(Rule::ConfirmCurrent, writers(Begin::Empty, 1, 1, 3, 2));
+}
+
+#[test]
+fn who_joins_must_agree() {
+    is_needed(Rule::Agree, sharers(Begin::Empty, 2, 2, 0));
+    is_needed(Rule::Agree, writers(Begin::Found, 1, 2, 2, 0));
 }

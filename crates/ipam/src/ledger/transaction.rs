@@ -38,13 +38,14 @@ pub struct Subject {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reservation {
     /// The record to create where there is none; its first entry is the subject's, further ones
-    /// are Services adopted together with it.
+    /// are Services adopted together with it. They are together only in a record that is created so: one
+    /// that somebody else made meanwhile is joined by agreement, or not at all.
     pub record: Record,
     /// The record as it is known to be, where it is known to exist.
     pub known: Option<Stored>,
     /// Whether Services of other namespaces may share the address.
     pub other_namespaces: bool,
-    /// Whether sharing is not asked about: an existing state is adopted as it is.
+    /// Whether the Service shows the address already, by another's word: it has been in use.
     pub adopted: bool,
 }
 
@@ -60,8 +61,8 @@ pub struct Plan<P> {
     pub publish: Option<P>,
     /// Addresses to give back.
     pub release: Vec<IpAddr>,
-    /// Whether the records given back stay, without a holder, for a Service of the same name.
-    pub keep_records: bool,
+    /// Those of them whose record stays, without a holder, for a Service of the same name.
+    pub keep: Vec<IpAddr>,
 }
 
 /// One API request.
@@ -157,6 +158,8 @@ pub(super) enum Rule {
     ConfirmGone,
     /// A Service that takes over a record from an older one of its name is looked for.
     ConfirmCurrent,
+    /// Whoever joins a record, an address that it shows already among them, agrees with all who are in it.
+    Agree,
 }
 
 /// All rules, but for the one that the model check takes out to see that it is needed.
@@ -292,7 +295,7 @@ impl<P: Clone> Transaction<P> {
                 let stored = self.released.get(*i)?;
                 let mut left = stored.record.without(&subject.uid);
                 if left.entries.is_empty() && !left.reserved {
-                    if !self.plan.keep_records {
+                    if !self.plan.keep.contains(&left.address) {
                         return Some(Call::Delete(stored.clone()));
                     }
                     left.kept_for = Some(subject.key.clone());
@@ -356,7 +359,8 @@ impl<P: Clone> Transaction<P> {
         if stored.record.names(&subject.uid) && !self.rules.have(Rule::Raise) {
             return self.reserve(i + 1);
         }
-        match reservation.admit(&stored.record, subject) {
+        let asked = self.rules.have(Rule::Agree);
+        match reservation.admit(&stored.record, subject, asked) {
             Admission::Refused => Stage::End(Outcome::Taken(stored.record.address)),
             Admission::Ours(record) => {
                 Stage::Reserve(i, Attempt::Update(Stored { record, ..stored }))
@@ -463,7 +467,7 @@ enum Admission {
 }
 
 impl Reservation {
-    fn admit(&self, record: &Record, subject: &Subject) -> Admission {
+    fn admit(&self, record: &Record, subject: &Subject, asked: bool) -> Admission {
         let Some(ours) = self.record.entries.first() else {
             return Admission::Refused;
         };
@@ -489,7 +493,8 @@ impl Reservation {
             .iter()
             .any(|entry| entry.service == subject.key)
         {
-            if others().any(|entry| entry.service != subject.key && !self.agrees(ours, entry)) {
+            let disagrees = |entry: &Entry| asked && !self.agrees(ours, entry);
+            if others().any(|entry| entry.service != subject.key && disagrees(entry)) {
                 return Admission::Refused;
             }
             taken
@@ -498,17 +503,20 @@ impl Reservation {
             return Admission::Succeeds(taken);
         }
         if record.entries.is_empty() {
+            // What is kept for another is taken only by a plan that knew so: its pool has no other room.
+            let known = self.known.as_ref();
+            let knew = known.is_some_and(|known| known.record.kept_for == record.kept_for);
             let kept_for_other = record
                 .kept_for
                 .as_ref()
                 .is_some_and(|kept| *kept != subject.key);
-            return if kept_for_other && !self.adopted && self.known.is_none() {
+            return if kept_for_other && !knew {
                 Admission::Refused
             } else {
                 Admission::Ours(taken)
             };
         }
-        if others().all(|entry| self.agrees(ours, entry)) {
+        if others().all(|entry| !asked || self.agrees(ours, entry)) {
             Admission::Ours(taken)
         } else {
             Admission::Refused
@@ -516,11 +524,11 @@ impl Reservation {
     }
 
     fn agrees(&self, ours: &Entry, other: &Entry) -> bool {
-        let agreed = sharing::agree(
+        sharing::agree(
             (&ours.service, &ours.terms),
             (&other.service, &other.terms),
             self.other_namespaces,
-        );
-        self.adopted || agreed.is_ok()
+        )
+        .is_ok()
     }
 }

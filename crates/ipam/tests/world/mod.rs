@@ -1,12 +1,12 @@
 //! An API server in memory, and one controller's index beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use openelb_api::Family;
 use openelb_api::v1alpha2::{Eip, EipSpec};
-use openelb_ipam::ledger::{Answer, Call, Conclusion, Plan, Step, Stored, Transaction};
+use openelb_ipam::ledger::{Answer, Call, Conclusion, Outcome, Plan, Step, Stored, Transaction};
 use openelb_ipam::sharing::{Port, Terms};
 use openelb_ipam::{Index, Pairs, Request, ServiceFacts, ServiceKey, ServiceStatus, Uid, Version};
 
@@ -18,6 +18,8 @@ pub struct World {
     pub eips: BTreeMap<String, Eip>,
     pub index: Index,
     pub now: u64,
+    /// Services whose turn comes, because a watch said something new of them.
+    pub queue: BTreeSet<ServiceKey>,
     /// Writes so far.
     pub writes: usize,
     version: u64,
@@ -68,6 +70,7 @@ impl World {
             generation: None,
             created,
             labels: Pairs::default(),
+            deleting: false,
             request: None,
             status: ServiceStatus::default(),
             load_balancer: true,
@@ -76,14 +79,45 @@ impl World {
         let facts = self.services.entry(key(name)).or_insert_with(fresh);
         facts.request = request;
         facts.version = version;
-        self.index.apply_service(facts.clone(), self.now);
+        let facts = facts.clone();
+        self.see(facts);
+    }
+
+    /// The watch says this of a Service.
+    pub fn see(&mut self, facts: ServiceFacts) {
+        let key = facts.key.clone();
+        if self.index.apply_service(facts, self.now) {
+            self.queue.insert(key);
+        }
+    }
+
+    /// Somebody edits a Service.
+    pub fn edit(&mut self, name: &str, edit: impl FnOnce(&mut ServiceFacts)) {
+        let version = self.next();
+        let facts = self.services.get_mut(&key(name)).unwrap();
+        edit(facts);
+        facts.version = version;
+        let facts = facts.clone();
+        self.see(facts);
+    }
+
+    /// Somebody edits a record.
+    pub fn edit_record(&mut self, address: &str, edit: impl FnOnce(&mut Stored)) {
+        let version = self.next();
+        let stored = self.records.get_mut(&address.parse().unwrap()).unwrap();
+        edit(stored);
+        stored.version = version;
+        self.index.apply_record(stored.clone(), self.now);
     }
 
     /// Deletes a Service.
     pub fn delete(&mut self, name: &str) {
-        if let Some(gone) = self.services.remove(&key(name)) {
-            self.index
-                .remove_service(&gone.key, Some(&gone.uid), self.now);
+        if let Some(gone) = self.services.remove(&key(name))
+            && self
+                .index
+                .remove_service(&gone.key, Some(&gone.uid), self.now)
+        {
+            self.queue.insert(gone.key);
         }
     }
 
@@ -96,6 +130,34 @@ impl World {
         }
         for facts in self.services.values() {
             self.index.apply_service(facts.clone(), self.now);
+        }
+        self.queue = self.index.keys().into_iter().collect();
+    }
+
+    /// Works as the controller does: on what changed and on what the index wakes, and on nothing else.
+    pub fn work(&mut self) {
+        for round in 0.. {
+            assert!(round < 10_000, "it does not end");
+            let woken = self.index.take_woken();
+            self.queue.extend(woken);
+            for left in self.index.take_leftovers() {
+                let address = left.record.address;
+                if self.answer(Call::Delete(left.clone())) == Answer::Deleted {
+                    self.index.remove_record(address, &left.uid, self.now);
+                }
+            }
+            let created = |key: &ServiceKey| self.services.get(key).map(|service| service.created);
+            let Some(key) = self.queue.iter().min_by_key(|key| created(key)).cloned() else {
+                return;
+            };
+            self.queue.remove(&key);
+            if let Some(decision) = self.index.plan(&key, self.now) {
+                let end = self.carry_out(&decision.plan);
+                self.index.conclude(&decision.plan, Some(&end), self.now);
+                if end.outcome != Outcome::Done || self.index.has_leftovers(&key) {
+                    self.queue.insert(key);
+                }
+            }
         }
     }
 
@@ -124,13 +186,21 @@ impl World {
     pub fn carry_out(&mut self, plan: &Plan<ServiceStatus>) -> Conclusion {
         let mut transaction = Transaction::new(plan.clone());
         loop {
-            match transaction.step() {
-                Step::Call(call) => {
-                    let answer = self.answer(call);
-                    transaction.answer(answer);
-                }
-                Step::End(end) => return end,
+            if let Some(end) = self.step(&mut transaction) {
+                return end;
             }
+        }
+    }
+
+    /// Makes the next request of a plan; how it ended, when there is none left.
+    pub fn step(&mut self, transaction: &mut Transaction<ServiceStatus>) -> Option<Conclusion> {
+        match transaction.step() {
+            Step::Call(call) => {
+                let answer = self.answer(call);
+                transaction.answer(answer);
+                None
+            }
+            Step::End(end) => Some(end),
         }
     }
 

@@ -5,6 +5,7 @@
 //! once.
 
 pub(crate) mod admin;
+mod client;
 mod readiness;
 mod signals;
 mod telemetry;
@@ -123,7 +124,7 @@ where
 }
 
 async fn client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {
-    let mut config = match kubeconfig {
+    let config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(&path)
                 .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
@@ -133,7 +134,5 @@ async fn client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {
             "found no way to reach the cluster: neither an in-cluster account nor a kubeconfig",
         )?,
     };
-    config.connect_timeout = Some(Duration::from_secs(5));
-    config.write_timeout = Some(Duration::from_secs(10));
-    kube::Client::try_from(config).context("cannot build a client for the cluster's API")
+    client::connect(config)
 }

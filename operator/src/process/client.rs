@@ -1,0 +1,59 @@
+//! The client for the cluster's API, whose connections do not outlive a server that is silently gone.
+//!
+//! A watch only listens: when the API server's machine loses power, or the load balancer before it moves on
+//! without a word, nothing would tell for minutes. The kernel is asked to look: a connection on which
+//! nothing was heard for [`QUIET`] is probed, and given up [`GONE`] after the last word.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hyper_util::client::legacy::Client as Http;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::retry::RetryPolicy;
+use kube::client::{Body, ClientBuilder, ConfigExt as _};
+use tower::ServiceBuilder;
+use tower::retry::RetryLayer;
+
+/// How long a connection to be made may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// After this silence a connection is probed, every [`PROBE`].
+const QUIET: Duration = Duration::from_secs(3);
+const PROBE: Duration = Duration::from_secs(1);
+const PROBES: u32 = 3;
+/// A connection on which nothing is acknowledged for this long is gone.
+const GONE: Duration = Duration::from_secs(6);
+
+/// A client for the cluster that the configuration names.
+pub(super) fn connect(mut config: kube::Config) -> anyhow::Result<kube::Client> {
+    config.connect_timeout = Some(CONNECT);
+    if config.proxy_url.is_some() {
+        // The proxy is what our connections end at: its silence is not the API server's.
+        config.write_timeout = Some(Duration::from_secs(10));
+        return kube::Client::try_from(config)
+            .context("cannot build a client for the cluster's API");
+    }
+    let http = Http::builder(TokioExecutor::new())
+        .build::<_, Body>(config.rustls_https_connector_with_connector(connector())?);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .layer(RetryLayer::new(RetryPolicy::server_retry()))
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(tower::BoxError::from)
+        .service(http);
+    Ok(ClientBuilder::new(service, config.default_namespace).build())
+}
+
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT));
+    connector.set_keepalive(Some(QUIET));
+    connector.set_keepalive_interval(Some(PROBE));
+    connector.set_keepalive_retries(Some(PROBES));
+    #[cfg(target_os = "linux")]
+    connector.set_tcp_user_timeout(Some(GONE));
+    connector
+}

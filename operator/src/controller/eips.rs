@@ -162,7 +162,7 @@ async fn write(client: Client, name: Arc<str>, body: Value) -> (Arc<str>, bool) 
 
 async fn take_finalizer(client: Client, name: Arc<str>) -> (Arc<str>, bool) {
     let api: Api<Eip> = Api::all(client);
-    let failed = super::finalizers::take_off(&api, &name, keys::OPENELB_IPAM_FINALIZER).await;
+    let failed = super::finalizers::take_off(&api, &name, &[keys::OPENELB_IPAM_FINALIZER]).await;
     (name, failed.is_err())
 }
 
@@ -206,7 +206,8 @@ fn is_v4(view: &EipView) -> bool {
     view.ends.is_some_and(|(first, _)| first.is_ipv4())
 }
 
-/// A merge patch; `used` is replaced by naming what is no longer in it.
+/// A merge patch; of `used` it names what is new, other, or no longer in it. Where that was made from an old
+/// word about the Eip, the next one shows the difference.
 fn status(view: &EipView, written: &Written, now: jiff::Timestamp) -> Value {
     let gone = written
         .status
@@ -215,11 +216,13 @@ fn status(view: &EipView, written: &Written, now: jiff::Timestamp) -> Value {
         .filter(|address| !view.used.contains_key(*address));
     let mut used: serde_json::Map<String, Value> =
         gone.map(|address| (address.clone(), Value::Null)).collect();
-    used.extend(
-        view.used
-            .iter()
-            .map(|(address, services)| (address.clone(), json!(services))),
-    );
+    // Only what differs: a full pool that changes would send all of it once a second.
+    let known_used = &written.status.used;
+    let news = view
+        .used
+        .iter()
+        .filter(|(address, services)| known_used.get(*address) != Some(services));
+    used.extend(news.map(|(address, services)| (address.clone(), json!(services))));
     let (first, last) = ends(view);
     let known = conditions(&written.status);
     let mut all: Vec<Value> = view

@@ -14,61 +14,21 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, Why};
 use super::calm::Activity;
 use super::eips::Statuses;
-use super::execute::{self, Fresh, Job, Report};
+use super::execute::{self, Failure, Fresh, Job, Report};
 use super::feed::{Change, Kind};
 use super::finalizers;
+use super::leftovers::Leftovers;
 use super::metrics::Metrics;
 use super::news::Reporter;
+use super::queue::{Queue, Rank};
 use crate::process::Context;
 use crate::process::Gate;
 
 /// How many changes are taken in before work is started again.
 const BATCH: usize = 256;
-
-/// Which of two Services goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    /// It waited, and what it waits for may be there: before any newcomer takes it.
-    Waiting,
-    /// Somebody just did something.
-    User,
-    /// It was found so.
-    Repair,
-}
-
-/// Services whose turn comes, each once, in order of rank and age in the queue.
-#[derive(Default)]
-struct Queue {
-    order: BTreeMap<(Rank, i64, u64), ServiceKey>,
-    places: HashMap<ServiceKey, (Rank, i64, u64)>,
-    next: u64,
-}
-
-impl Queue {
-    fn push(&mut self, key: ServiceKey, rank: Rank, created: i64) {
-        if let Some(place) = self.places.get(&key).copied() {
-            if place.0 <= rank {
-                return;
-            }
-            self.order.remove(&place);
-        }
-        // Those that wait, and those found so, go by age of the Service: the oldest is served first.
-        let age = if rank == Rank::User { 0 } else { created };
-        let place = (rank, age, self.next);
-        self.next = self.next.wrapping_add(1);
-        self.order.insert(place, key.clone());
-        self.places.insert(key, place);
-    }
-
-    fn pop(&mut self) -> Option<ServiceKey> {
-        let (_, key) = self.order.pop_first()?;
-        self.places.remove(&key);
-        Some(key)
-    }
-}
 
 /// What was told of a kind since its list began.
 #[derive(Default)]
@@ -76,6 +36,15 @@ struct Listing {
     complete: bool,
     services: Option<HashSet<ServiceKey>>,
     names: Option<HashSet<String>>,
+}
+
+/// A Service that is worked on.
+struct Busy {
+    /// The rank at which its turn came.
+    rank: Rank,
+    /// The best rank at which it was asked for meanwhile.
+    again: Option<Rank>,
+    news: Vec<News>,
 }
 
 pub(crate) struct Engine {
@@ -86,11 +55,12 @@ pub(crate) struct Engine {
     activity: Activity,
     index: Index,
     queue: Queue,
-    busy: HashMap<ServiceKey, bool>,
+    busy: HashMap<ServiceKey, Busy>,
     running: JoinSet<Report>,
-    pending_news: HashMap<ServiceKey, Vec<News>>,
     backoff: Backoff,
     statuses: Statuses,
+    finalizers: finalizers::Services,
+    leftovers: Leftovers,
     listings: BTreeMap<Kind, Listing>,
     namespaces: BTreeSet<String>,
     began: Instant,
@@ -115,9 +85,10 @@ impl Engine {
             queue: Queue::default(),
             busy: HashMap::new(),
             running: JoinSet::new(),
-            pending_news: HashMap::new(),
             backoff: Backoff::default(),
             statuses: Statuses::default(),
+            finalizers: finalizers::Services::default(),
+            leftovers: Leftovers::default(),
             listings: Kind::ALL
                 .into_iter()
                 .map(|kind| (kind, Listing::default()))
@@ -164,6 +135,11 @@ impl Engine {
                     Err(error) => tracing::error!(%error, "an executor ended unexpectedly"),
                 },
                 () = self.statuses.ended() => {}
+                () = self.finalizers.ended(self.began) => {}
+                ended = self.leftovers.ended() => {
+                    let now = self.now();
+                    ended.tell(&mut self.index, now);
+                }
                 count = feed.recv_many(&mut changes, BATCH) => {
                     if count == 0 {
                         break;
@@ -222,8 +198,8 @@ impl Engine {
         if !self.works() {
             return;
         }
-        if let Some(again) = self.busy.get_mut(&key) {
-            *again = true;
+        if let Some(busy) = self.busy.get_mut(&key) {
+            busy.again = Some(busy.again.map_or(rank, |again| again.min(rank)));
             return;
         }
         let created = self
@@ -253,17 +229,23 @@ impl Engine {
             return;
         }
         let now = self.now();
-        for key in self.backoff.due(now) {
+        for (key, rank) in self.backoff.due(now) {
+            self.enqueue(key, rank);
+        }
+        for key in self.finalizers.due(now) {
             self.enqueue(key, Rank::Repair);
         }
         while self.running.len() < self.workers {
-            let Some(key) = self.queue.pop() else { break };
-            if self.backoff.holds(&key) || self.busy.contains_key(&key) {
+            let Some((key, rank)) = self.queue.pop() else {
+                break;
+            };
+            if self.backoff.holds(&key, rank) {
                 continue;
             }
-            self.start(key, now);
+            self.start(key, rank, now);
             self.take_woken();
         }
+        self.leftovers.work(&mut self.index, &self.context.client);
         self.statuses.write(&self.index, &self.context.client, now);
         let (waiting, addresses) = self.index.counts();
         self.metrics
@@ -274,25 +256,16 @@ impl Engine {
             .set(i64::try_from(addresses).unwrap_or(i64::MAX));
         self.metrics
             .queued
-            .set(i64::try_from(self.queue.order.len()).unwrap_or(i64::MAX));
+            .set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
     }
 
-    fn start(&mut self, key: ServiceKey, now: Millis) {
+    fn start(&mut self, key: ServiceKey, rank: Rank, now: Millis) {
         if self
             .index
             .service(&key)
             .is_some_and(|service| service.openelb_finalizer)
         {
-            let api: kube::Api<k8s_openapi::api::core::v1::Service> =
-                kube::Api::namespaced(self.context.client.clone(), &key.namespace);
-            let name = key.name.clone();
-            tokio::spawn(async move {
-                let done =
-                    finalizers::take_off(&api, &name, openelb_api::keys::OPENELB_FINALIZER).await;
-                if let Err(error) = done {
-                    tracing::debug!(%name, %error, "cannot take OpenELB's finalizer off");
-                }
-            });
+            self.finalizers.begin(&self.context.client, &key);
         }
         let Some(decision) = self.index.plan(&key, now) else {
             return;
@@ -303,8 +276,12 @@ impl Engine {
             generation: service.and_then(|service| service.generation),
             plan: decision.plan,
         };
-        self.busy.insert(key.clone(), false);
-        self.pending_news.insert(key, decision.news);
+        let busy = Busy {
+            rank,
+            again: None,
+            news: decision.news,
+        };
+        self.busy.insert(key, busy);
         self.running
             .spawn(execute::run(self.context.client.clone(), job));
     }
@@ -313,8 +290,11 @@ impl Engine {
         let now = self.now();
         let Report { job, end, fresh } = report;
         let key = job.plan.subject.key.clone();
-        let again = self.busy.remove(&key).unwrap_or(false);
-        let news = self.pending_news.remove(&key).unwrap_or_default();
+        let Some(Busy { rank, again, news }) = self.busy.remove(&key) else {
+            return;
+        };
+        // It stays what it was: what a user just did does not fall behind what is found so.
+        let rank = again.map_or(rank, |again| again.min(rank));
         self.index.conclude(&job.plan, end.as_ref().ok(), now);
         match fresh {
             Fresh::NotRead => {}
@@ -329,19 +309,28 @@ impl Engine {
                     tracing::info!(service = %key, ?news);
                     self.news.say(&job.plan.subject, news);
                 }
-                if again || self.index.has_leftovers(&key) {
-                    self.enqueue(key, Rank::Repair);
+                if again.is_some() || self.index.has_leftovers(&key) {
+                    self.enqueue(key, rank);
                 }
             }
             Ok(conclusion) => {
                 self.metrics.conflicts.inc();
                 tracing::debug!(service = %key, outcome = ?conclusion.outcome, "deciding again");
-                self.backoff.failed(&key, now, rand::random());
+                self.backoff
+                    .failed(&key, rank, Why::Passing, now, rand::random());
             }
             Err(failure) => {
                 self.metrics.failures.inc();
                 tracing::warn!(service = %key, error = %failure, "trying again");
-                self.backoff.failed(&key, now, rand::random());
+                let why = if failure.is_refusal() {
+                    Why::Refused
+                } else {
+                    Why::Passing
+                };
+                if self.backoff.failed(&key, rank, why, now, rand::random()) {
+                    let words = format!("the API server refuses what was to be written: {failure}");
+                    self.news.say(&job.plan.subject, News::Failed(words.into()));
+                }
             }
         }
     }
@@ -350,10 +339,12 @@ impl Engine {
         if !self.works() {
             return None;
         }
-        let next = [self.backoff.next(), self.statuses.next()]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let next = [
+            self.backoff.next(),
+            self.statuses.next(),
+            self.finalizers.next(),
+        ];
+        let next = next.into_iter().flatten().min()?;
         Some(self.began + Duration::from_millis(next))
     }
 
@@ -372,6 +363,7 @@ impl Engine {
                     seen.insert(key.clone());
                 }
                 if self.index.apply_service(*facts, now) {
+                    self.backoff.changed(&key, now);
                     self.enqueue(key, Rank::User);
                 }
             }
@@ -501,44 +493,5 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(name: &str) -> ServiceKey {
-        ServiceKey::new("default", name)
-    }
-
-    fn order(queue: &mut Queue) -> Vec<String> {
-        std::iter::from_fn(|| queue.pop())
-            .map(|key| key.name.to_string())
-            .collect()
-    }
-
-    #[test]
-    fn what_waits_goes_before_a_newcomer_and_a_newcomer_before_repair() {
-        let mut queue = Queue::default();
-        queue.push(key("repair"), Rank::Repair, 1);
-        queue.push(key("new"), Rank::User, 9);
-        queue.push(key("newer"), Rank::User, 8);
-        queue.push(key("younger"), Rank::Waiting, 7);
-        queue.push(key("older"), Rank::Waiting, 6);
-        assert_eq!(
-            order(&mut queue),
-            ["older", "younger", "new", "newer", "repair"]
-        );
-    }
-
-    #[test]
-    fn a_service_stands_in_the_queue_once_at_its_best_place() {
-        let mut queue = Queue::default();
-        queue.push(key("a"), Rank::Repair, 2);
-        queue.push(key("b"), Rank::Repair, 1);
-        queue.push(key("a"), Rank::User, 2);
-        queue.push(key("a"), Rank::Repair, 2);
-        assert_eq!(order(&mut queue), ["a", "b"]);
     }
 }

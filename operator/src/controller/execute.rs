@@ -54,6 +54,23 @@ pub(crate) enum Failure {
     Unusable(String),
 }
 
+impl Failure {
+    /// Whether the API server understood and refuses, so that trying again soon is of no use.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Timeout => false,
+            Self::Unusable(_) => true,
+            Self::Api(error) => match &**error {
+                Error::Api(status) => {
+                    // Timeouts, and "too many requests", pass.
+                    (400..500).contains(&status.code) && ![408, 409, 429].contains(&status.code)
+                }
+                _ => false,
+            },
+        }
+    }
+}
+
 /// Carries a job out to its end, whatever that is.
 pub(crate) async fn run(client: Client, job: Job) -> Report {
     let mut transaction = Transaction::new(job.plan.clone());

@@ -22,8 +22,10 @@ mod feed;
 mod finalizers;
 mod leader;
 mod lean;
+mod leftovers;
 mod metrics;
 mod news;
+mod queue;
 mod wire;
 
 use crate::process::Context;

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use openelb_api::keys;
 use openelb_api::v1alpha2::{
     AddressHolder, EipAddress, EipAddressSpec, HolderPort, Protocol, RememberedHolder, name_for,
 };
 use openelb_ipam::ledger::{Entry, Record, Stored, Subject};
 use openelb_ipam::sharing::{Port, Terms};
-use openelb_ipam::{HELD_ANNOTATION, Said, ServiceKey, ServiceStatus};
+use openelb_ipam::{HELD_ANNOTATION, Said, ServiceKey, ServiceStatus, word};
 use serde_json::{Value, json};
 
 /// What a watch or an answer says of an address; the reason when the object says nothing usable.
@@ -27,7 +27,7 @@ pub(crate) fn stored(object: &EipAddress) -> Result<Stored, String> {
         record: Record {
             address,
             eip: spec.eip.as_str().into(),
-            protocol: spec.protocol.unwrap_or_default().as_str().into(),
+            protocol: word(spec.protocol.unwrap_or_default().as_str()),
             entries: spec.services.iter().map(entry).collect(),
             reserved: spec.reserved,
             reserved_for: spec.reserved_for.clone(),
@@ -60,14 +60,14 @@ fn entry(holder: &AddressHolder) -> Entry {
         .iter()
         .filter_map(|port| {
             Some(Port {
-                protocol: port.protocol.as_str().into(),
+                protocol: word(&port.protocol),
                 number: u16::try_from(port.port).ok()?,
             })
         })
         .collect();
     ports.sort_unstable();
     Entry {
-        service: ServiceKey::new(holder.namespace.as_str(), holder.name.as_str()),
+        service: ServiceKey::new(word(&holder.namespace), holder.name.as_str()),
         uid: holder.uid.as_str().into(),
         terms: Arc::new(Terms {
             ports,
@@ -110,7 +110,7 @@ fn remembered(record: &Record) -> Option<RememberedHolder> {
     record.kept_for.as_ref().map(|key| RememberedHolder {
         namespace: key.namespace.to_string(),
         name: key.name.to_string(),
-        since: None,
+        since: Some(Time(jiff::Timestamp::now())),
     })
 }
 

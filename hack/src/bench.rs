@@ -65,10 +65,15 @@ impl Name {
                 binaries: &[("openelb-operator", "openelb-operator")],
                 figures: &[
                     "one service ms",
+                    "one service p99 ms",
                     "storm 10,000 lag s",
+                    "storm 10,000 whole s",
                     "catch-up 10,000 per second",
                     "restart 10,000 s",
                     "rss MB",
+                    "take-over after SIGKILL s",
+                    "api server back s",
+                    "idle cpu ms per s",
                 ],
             },
             Self::Bgp => Plan {

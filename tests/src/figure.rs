@@ -55,6 +55,12 @@ impl Figure {
         self
     }
 
+    /// What 99 of 100 measurements do not exceed.
+    #[must_use]
+    pub fn p99(&self) -> f64 {
+        self.p99
+    }
+
     /// The largest measurement.
     #[must_use]
     pub fn max(&self) -> f64 {

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServicePort};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
-use openelb_api::v1alpha2::{AddressHolder, EipAddress, EipAddressSpec};
+use openelb_api::keys;
+use openelb_api::v1alpha2::{AddressHolder, EipAddress, EipAddressSpec, HolderPort};
 use openelb_tests::Process;
 use openelb_tests::figure::{self, Figure};
 use openelb_tests::ipam::{Bed, addresses, service};
@@ -23,11 +24,16 @@ use tokio::task::JoinHandle;
 /// The bare client's and the writers' parallelism.
 const PARALLEL: usize = 32;
 /// Services created one after the other.
-const SINGLES: usize = 100;
+const SINGLES: usize = 500;
 /// How often the leader is killed.
 const TAKE_OVERS: usize = 5;
 /// How long a process is left alone before it is looked at.
 const SETTLED: Duration = Duration::from_secs(5);
+/// How long it is watched doing nothing.
+const IDLE: Duration = Duration::from_secs(30);
+/// How often the API server is taken away, and for how long.
+const OUTAGES: usize = 3;
+const OUTAGE: Duration = Duration::from_secs(10);
 /// How long a phase may take.
 const PATIENCE: Duration = Duration::from_mins(5);
 
@@ -39,6 +45,12 @@ async fn main() -> Result<()> {
     let many = grouped(count);
     let mut figures = vec![
         beside_bare("one service ms", "ms", &ours.singles, Some(&bare.singles))?,
+        beside_bare(
+            "one service p99 ms",
+            "ms",
+            &[p99(&ours.singles)?],
+            Some(&[p99(&bare.singles)?]),
+        )?,
         beside_bare(
             &format!("storm {many} lag s"),
             "s",
@@ -63,6 +75,8 @@ async fn main() -> Result<()> {
         beside_bare(&restart, "s", &ours.restart, None)?,
         beside_bare("rss MB", "MB", &ours.rss, None)?,
         beside_bare("take-over after SIGKILL s", "s", &ours.take_over, None)?,
+        beside_bare("api server back s", "s", &ours.back, None)?,
+        beside_bare("idle cpu ms per s", "ms/s", &ours.idle, None)?,
     ]);
     figure::write(file.as_deref(), &figures)
 }
@@ -124,6 +138,10 @@ struct Results {
     rss: Vec<f64>,
     /// From the kill of the leader to an address for a Service that is created right then.
     take_over: Vec<f64>,
+    /// From the API server's return to an address for a Service that is created right then.
+    back: Vec<f64>,
+    /// Processor time in milliseconds for each second in which nothing changes.
+    idle: Vec<f64>,
 }
 
 async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
@@ -151,7 +169,10 @@ async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
     let lag = last.saturating_duration_since(created).as_secs_f64();
     let whole = (last - began).as_secs_f64();
 
-    let (mut restart, mut rss) = (Vec::new(), Vec::new());
+    let (mut restart, mut rss, mut idle) = (Vec::new(), Vec::new(), Vec::new());
+    if allocator == Allocator::Product {
+        bed.audit().await.context("after the storm")?;
+    }
     if let Running::Product(process) = &running {
         rss.push(resident(process.pid())?);
         for n in 0..99 {
@@ -166,6 +187,9 @@ async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
         restart.push((at - began).as_secs_f64());
         tokio::time::sleep(SETTLED).await;
         rss.push(resident(again.pid())?);
+        let before = processor(again.pid())?;
+        tokio::time::sleep(IDLE).await;
+        idle.push((processor(again.pid())? - before) / IDLE.as_secs_f64());
         again.stop().await?;
     } else {
         running.stop().await?;
@@ -181,9 +205,15 @@ async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
     let last = seen.all_served(count).await?;
     #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
     let catch_up = count as f64 / (last - began).as_secs_f64();
-    let take_over = match &running {
-        Running::Product(leader) => take_overs(&bed, &mut seen, leader).await?,
-        Running::Bare(_) => Vec::new(),
+    let (take_over, back) = match &running {
+        Running::Product(leader) => {
+            bed.audit().await.context("after catching up")?;
+            (
+                take_overs(&bed, &mut seen, leader).await?,
+                outages(&bed, leader).await?,
+            )
+        }
+        Running::Bare(_) => (Vec::new(), Vec::new()),
     };
     running.stop().await?;
     Ok(Results {
@@ -194,6 +224,8 @@ async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
         restart,
         rss,
         take_over,
+        back,
+        idle,
     })
 }
 
@@ -215,6 +247,29 @@ async fn take_overs(bed: &Bed, seen: &mut Seen, leader: &Process) -> Result<Vec<
     }
     // Nobody but the one that was handed in shall be left.
     standby.stop().await?;
+    Ok(times)
+}
+
+/// Takes the API server away, again and again, and asks for an address as soon as it is back.
+async fn outages(bed: &Bed, leader: &Process) -> Result<Vec<f64>> {
+    let mut times = Vec::new();
+    for n in 0..OUTAGES {
+        bed.control.api_server().kill().await;
+        tokio::time::sleep(OUTAGE).await;
+        leader.check()?;
+        bed.control.api_server().restart().await?;
+        bed.control.ready().await?;
+        let name = format!("after-outage-{n}");
+        let began = Instant::now();
+        bed.create(&service(&name)).await?;
+        while bed.shown(&name).await?.is_empty() {
+            if began.elapsed() > PATIENCE {
+                bail!("no address after an outage");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        times.push(began.elapsed().as_secs_f64());
+    }
     Ok(times)
 }
 
@@ -343,10 +398,17 @@ async fn two_writes(
     service: &Service,
     address: &str,
 ) -> Result<()> {
+    let spec = service.spec.clone().unwrap_or_default();
+    let port = |port: &ServicePort| HolderPort {
+        protocol: port.protocol.clone().unwrap_or_default(),
+        port: port.port,
+    };
     let holder = AddressHolder {
         namespace: service.namespace().unwrap_or_default(),
         name: service.name_any(),
         uid: service.uid().unwrap_or_default(),
+        ports: spec.ports.iter().flatten().map(port).collect(),
+        selector: spec.selector.unwrap_or_default(),
         ..AddressHolder::default()
     };
     let spec = EipAddressSpec {
@@ -360,8 +422,19 @@ async fn two_writes(
         .create(&PostParams::default(), &EipAddress::new(address, spec))
         .await?;
     let status = json!({
-        "metadata": {"resourceVersion": service.resource_version()},
-        "status": {"loadBalancer": {"ingress": [{"ip": address}]}},
+        "metadata": {
+            "uid": service.uid(),
+            "resourceVersion": service.resource_version(),
+            "labels": {keys::EIP: "lan"},
+            "annotations": {keys::HELD: address},
+        },
+        "status": {
+            "loadBalancer": {"ingress": [{"ip": address}]},
+            "conditions": [{
+                "type": keys::conditions::ALLOCATED, "status": "True", "reason": "Allocated",
+                "message": format!("{address} from Eip lan"), "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }],
+        },
     });
     api.patch_status(
         &service.name_any(),
@@ -370,6 +443,16 @@ async fn two_writes(
     )
     .await?;
     Ok(())
+}
+
+/// Processor time used so far, in milliseconds.
+fn processor(pid: i32) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = text.rsplit_once(')').context("no name in stat")?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let mut next = || -> Result<f64> { Ok(fields.next().context("stat is short")?.parse()?) };
+    // In hundredths of a second.
+    Ok((next()? + next()?) * 10.0)
 }
 
 /// Resident memory in megabytes.
@@ -390,6 +473,11 @@ fn beside_bare(name: &str, unit: &str, ours: &[f64], bare: Option<&[f64]>) -> Re
         Some(bare) => figure.beside("bare client", &Figure::of(name, unit, bare)?),
         None => figure,
     })
+}
+
+/// What 99 of 100 do not exceed.
+fn p99(values: &[f64]) -> Result<f64> {
+    Ok(Figure::of("p99", "", values)?.p99())
 }
 
 /// A number as people write it: 10,000.

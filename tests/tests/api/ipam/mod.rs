@@ -1,6 +1,9 @@
 //! Address management with real controllers and a real API server.
 
 mod aside;
+mod contention;
+mod events;
 mod faults;
+mod leftovers;
 mod serving;
 mod waiting;

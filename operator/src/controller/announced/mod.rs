@@ -55,6 +55,8 @@ const UNJUDGED: Duration = Duration::from_millis(1500);
 const PACE: Duration = Duration::from_millis(20);
 /// How long a write waits at most for addresses to rest, after the one before it.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How many Services' writes may wait; the others are found again when these are made.
+const WAITING: usize = 256;
 /// The pause after a write that failed.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
@@ -73,6 +75,7 @@ pub(crate) fn start(
         agreed: Agreed::default(),
         watchman: Watchman::default(),
         waiting: VecDeque::new(),
+        more: false,
         writing: JoinSet::new(),
         free_at: Instant::now(),
     };
@@ -101,6 +104,8 @@ struct Task {
     agreed: Agreed,
     watchman: Watchman,
     waiting: VecDeque<Write>,
+    /// Whether there is more to write than waits.
+    more: bool,
     /// The write that is under way; what is left of it where it failed.
     writing: JoinSet<Option<Write>>,
     /// When the next write may begin.
@@ -137,7 +142,12 @@ impl Task {
                 () = when_calm(judge_at, UNJUDGED, &mut calm_to_judge) => judge_at = self.judge(),
                 () = when_calm(Some(free_at), PATIENCE, &mut calm_to_write),
                     if !self.waiting.is_empty() && self.writing.is_empty() => self.write_next(),
-                Some(done) = self.writing.join_next() => self.written(done.ok().flatten()),
+                Some(done) = self.writing.join_next() => {
+                    self.written(done.ok().flatten());
+                    if self.more && self.waiting.is_empty() {
+                        judge_at.get_or_insert_with(Instant::now);
+                    }
+                }
             }
         }
     }
@@ -171,25 +181,19 @@ impl Task {
                 .into_iter()
                 .map(|(name, body)| Write::Address(name, body)),
         );
-        for (key, verdict) in &verdicts {
-            if self
-                .picture
-                .announced
-                .get(key)
-                .is_none_or(|shown| !verdict.is_shown_by(shown))
-            {
-                self.waiting
-                    .push_back(Write::Service(key.clone(), Some(verdict.clone())));
-            }
-        }
-        for key in self
-            .picture
-            .announced
-            .keys()
-            .filter(|key| !verdicts.contains_key(*key))
-        {
-            self.waiting.push_back(Write::Service(key.clone(), None));
-        }
+        let announced = &self.picture.announced;
+        let differs = |key: &ServiceKey, verdict: &Verdict| {
+            let shown = announced.get(key);
+            shown.is_none_or(|shown| !verdict.is_shown_by(shown))
+        };
+        let gone = announced.keys().filter(|key| !verdicts.contains_key(*key));
+        let mut due = verdicts
+            .iter()
+            .filter(|(key, verdict)| differs(key, verdict))
+            .map(|(key, verdict)| Write::Service(key.clone(), Some(verdict.clone())))
+            .chain(gone.map(|key| Write::Service(key.clone(), None)));
+        self.waiting.extend(due.by_ref().take(WAITING));
+        self.more = due.next().is_some();
         let left = recheck_at?.duration_since(now);
         Some(Instant::now() + Duration::try_from(left).unwrap_or_default())
     }

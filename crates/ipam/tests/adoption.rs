@@ -139,3 +139,50 @@ fn one_that_goes_while_it_is_adopted_with_another_leaves_nothing() {
     let record = &world.records[&ADDRESS.parse().unwrap()].record;
     assert_eq!(record.entries.len(), 1);
 }
+
+#[test]
+fn of_two_that_are_edited_into_each_others_way_at_once_one_loses() {
+    let mut world = lan();
+    let named = |port| {
+        let mut wish = wish(port);
+        wish.addresses = vec![ADDRESS.parse().unwrap()];
+        wish
+    };
+    world.ask("a", Some(named(80)));
+    world.ask("b", Some(named(81)));
+    world.work();
+    assert_eq!(world.shown("b"), [ADDRESS]);
+    world.ask("b", Some(named(82)));
+    let edit_b = world.index.plan(&key("b"), 0).unwrap().plan;
+    // Another controller carries out the same edit of the other one, and has not seen what this one plans.
+    let first = std::mem::replace(&mut world.index, Index::default());
+    world.ask("a", Some(named(82)));
+    world.restart();
+    let edit_a = world.index.plan(&key("a"), 0).unwrap().plan;
+    world.carry_out(&edit_a);
+    world.index = first;
+    let end = world.carry_out(&edit_b);
+    world.index.conclude(&edit_b, Some(&end), 0);
+    world.restart();
+    world.work();
+    assert_eq!(world.shown("a"), [ADDRESS]);
+    assert_eq!(world.shown("b"), Vec::<String>::new());
+    assert_eq!(world.reason("b"), "AddressInUse");
+}
+
+#[test]
+fn of_two_on_an_address_whose_record_is_gone_the_one_that_we_gave_it_to_stays() {
+    let mut world = lan();
+    let mut named = wish(80);
+    named.addresses = vec![ADDRESS.parse().unwrap()];
+    world.ask("given", Some(named));
+    world.work();
+    shows(&mut world, "forged");
+    let gone = world.records.remove(&ADDRESS.parse().unwrap()).unwrap();
+    world.index.remove_record(gone.record.address, &gone.uid, 0);
+    world.queue.insert(key("forged"));
+    world.work();
+    assert_eq!(world.shown("given"), [ADDRESS]);
+    assert_ne!(world.shown("forged"), [ADDRESS]);
+    assert_eq!(world.reason("given"), "Allocated");
+}

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::backoff::{Backoff, Why};
 use super::calm::Activity;
 use super::eips::Statuses;
-use super::execute::{self, Failure, Fresh, Job, Report};
+use super::execute::{self, Fresh, Job, Report};
 use super::feed::{Change, Kind};
 use super::finalizers;
 use super::leftovers::Leftovers;

@@ -206,7 +206,7 @@ impl Index {
             .addresses
             .iter()
             .copied()
-            .filter(mine)
+            .filter(|address| mine(address) && !self.is_anothers_by_our_word(service, *address))
             .find_map(|address| {
                 let (eip, _) = self.pools.keeping(address, service.status.eip.as_deref())?;
                 Some((eip.clone(), address))
@@ -258,8 +258,13 @@ impl Index {
                 .into_iter()
                 .flatten()
                 .filter(|key| **key != service.key);
+            let ours = service.status.held.contains(&address);
             entries.extend(others.filter_map(|key| {
                 let other = self.services.get(key)?;
+                // Of two that show it, one by our word written with it, the other one is wrong.
+                if other.status.held.contains(&address) != ours {
+                    return None;
+                }
                 let already = self.held.get(key).into_iter().flatten().any(|(uid, held)| {
                     *uid == other.uid && Family::of(*held) == Family::of(address)
                 });
@@ -293,6 +298,15 @@ impl Index {
             other_namespaces: pool.is_some_and(|pool| pool.sharing == Sharing::AnyNamespace),
             adopted: adopt,
         }
+    }
+
+    /// Whether another Service shows the address too, and the annotation says that we gave it, which is not
+    /// so here.
+    fn is_anothers_by_our_word(&self, service: &ServiceFacts, address: IpAddr) -> bool {
+        let given = |service: &ServiceFacts| service.status.held.contains(&address);
+        let others = self.shown.get(&address).into_iter().flatten();
+        let mut others = others.filter(|key| **key != service.key);
+        !given(service) && others.any(|key| self.services.get(key).is_some_and(given))
     }
 
     pub(super) fn shown_by_other(

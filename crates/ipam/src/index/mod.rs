@@ -483,6 +483,8 @@ impl Index {
         if before == after {
             return;
         }
+        // Who waits for it says who has it.
+        self.waiting.wake_address(address, &mut self.woken);
         if let Some(record) = &before {
             for entry in &record.entries {
                 forget(&mut self.held, &entry.service, |(uid, held)| {

@@ -39,7 +39,7 @@ struct Service {
     given: Option<Address>,
     /// The hint in the Service's metadata.
     remembered: Option<Address>,
-    /// It showed its address before any writer came, and does still.
+    /// It shows an address that no writer gave: it was found so, with others perhaps.
     found: bool,
     fence: u8,
 }
@@ -264,7 +264,7 @@ impl Writers {
         };
         let held = named(&subject.uid);
         let target = if service.wanted {
-            self.choose(service, &held, records, s)
+            self.choose(service, &held, records, beside, s)
         } else {
             None
         };
@@ -316,6 +316,10 @@ impl Writers {
         if service.shown == Some(a) && records[usize::from(a)].is_none() {
             entries.extend(beside.iter().filter_map(|(other, seen)| {
                 let seen = seen.filter(|seen| seen.wanted && seen.shown == Some(a))?;
+                // Of two that show it, one by our word written with it, the other one is wrong.
+                if (seen.remembered == Some(a)) != (service.remembered == Some(a)) {
+                    return None;
+                }
                 let mut records = records.iter().flatten();
                 let holds = records.any(|stored| stored.record.names(&uid(seen.uid)));
                 (!holds).then(|| entry(*other, seen.uid, self.sharing))
@@ -329,6 +333,7 @@ impl Writers {
         service: &Service,
         held: &[Address],
         records: &[Option<&Stored>],
+        beside: &[(usize, Option<&Service>)],
         s: usize,
     ) -> Option<Address> {
         let ours = entry(s, service.uid, self.sharing);
@@ -357,8 +362,14 @@ impl Writers {
         {
             return Some(*held);
         }
+        let contested = |a: Address| {
+            let given = |other: &Service| other.shown == Some(a) && other.remembered == Some(a);
+            let mut others = beside.iter().filter_map(|(_, seen)| *seen);
+            service.remembered != Some(a) && others.any(given)
+        };
         let preferred = service
             .shown
+            .filter(|a| !contested(*a))
             .into_iter()
             .chain(service.remembered)
             .find(|a| open(*a));
@@ -457,7 +468,7 @@ impl Writers {
         history.push(Some(Service {
             shown: status.shown,
             published: status.shown.is_some() && !struck,
-            found: now.found && status.shown == now.shown,
+            found: now.found && status.shown.is_some(),
             given: if now.wanted {
                 status.shown.or(now.given)
             } else {
@@ -514,16 +525,17 @@ impl Writers {
                 state.services[s].push(Some(Service {
                     shown: None,
                     published: false,
-                    found: false,
                     ..now
                 }));
             }
             Edit::Forge(s, a) => {
                 let now = service(state, s).filter(|now| now.shown != Some(a))?;
+                // Without a record nobody can tell it from what another controller gave.
+                let found = now.found || stored(state, a).is_none();
                 state.services[s].push(Some(Service {
                     shown: Some(a),
                     published: false,
-                    found: false,
+                    found,
                     ..now
                 }));
             }

@@ -482,8 +482,15 @@ impl Reservation {
                 .iter()
                 .filter(|entry| entry.uid != subject.uid)
         };
-        if record.names(&subject.uid) {
-            return Admission::Ours(taken);
+        if let Some(recorded) = record.entry(&subject.uid) {
+            // What was found or agreed on stays; after an edit it is asked again, of the record as it is: another
+            // on it may have been edited too.
+            let edited = recorded.terms != ours.terms;
+            return if edited && asked && !others().all(|entry| self.agrees(ours, entry)) {
+                Admission::Refused
+            } else {
+                Admission::Ours(taken)
+            };
         }
         if record.reserved && !(ours.terms.by_name && record.is_reserved_for(&subject.key)) {
             return Admission::Refused;

@@ -1,6 +1,7 @@
 //! Address management with real controllers and a real API server.
 
 mod aside;
+mod choosing;
 mod contention;
 mod events;
 mod faults;

@@ -57,3 +57,39 @@ fn connector() -> HttpConnector {
     connector.set_tcp_user_timeout(Some(GONE));
     connector
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the kernel's table of connections names this timer for one to `port`.
+    fn has_timer(port: u16, timer: &str) -> bool {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        table.lines().any(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            fields[2].ends_with(&format!(":{port:04X}")) && fields[5].starts_with(timer)
+        })
+    }
+
+    #[tokio::test]
+    async fn the_kernel_looks_after_connections_that_only_listen() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url = format!("http://127.0.0.1:{port}").parse().unwrap();
+        let mut config = kube::Config::new(url);
+        config.accept_invalid_certs = true;
+        let client = connect(config).unwrap();
+        // It is never answered.
+        let request = tokio::spawn(async move { client.apiserver_version().await.map(drop) });
+        let _server = listener.accept().await.unwrap();
+        let keepalive = async {
+            while !has_timer(port, "02:") {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let seen = tokio::time::timeout(Duration::from_secs(30), keepalive).await;
+        request.abort();
+        assert!(seen.is_ok(), "no keepalive timer runs");
+    }
+}

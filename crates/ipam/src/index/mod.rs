@@ -13,6 +13,7 @@ mod address;
 mod aside;
 mod decide;
 mod eip;
+mod leftovers;
 mod pools;
 mod rest;
 mod select;
@@ -275,37 +276,6 @@ impl Index {
     /// Services to plan for because of what was taken in, oldest name first; the caller owns them now.
     pub fn take_woken(&mut self) -> BTreeSet<ServiceKey> {
         std::mem::take(&mut self.woken)
-    }
-
-    /// Records that nothing needs, among what changed since the last call: they name nobody, are not
-    /// reserved, and no Eip keeps them for a Service of the same name. They may be deleted, at exactly
-    /// these versions.
-    pub fn take_leftovers(&mut self) -> Vec<Stored> {
-        let doubtful = std::mem::take(&mut self.doubtful);
-        let records = doubtful
-            .into_iter()
-            .filter(|address| self.is_leftover(*address))
-            .filter_map(|address| self.slots.get(&address)?.stored.clone());
-        records.collect()
-    }
-
-    /// A record that [`take_leftovers`](Self::take_leftovers) told of could not be deleted.
-    pub fn doubt(&mut self, address: IpAddr) {
-        if self.vacant.contains(&address) {
-            self.doubtful.insert(address);
-        }
-    }
-
-    fn is_leftover(&self, address: IpAddr) -> bool {
-        let Some(record) = self.slots.get(&address).and_then(Slot::record) else {
-            return false;
-        };
-        let keeps = self
-            .pools
-            .get(&record.eip)
-            .is_some_and(|entry| entry.pool.sticky)
-            || self.pools.invalid.contains_key(&record.eip);
-        self.vacant.contains(&address) && !(keeps && record.kept_for.is_some())
     }
 
     /// Eips whose view may have changed since the last call.

@@ -3,6 +3,7 @@
 mod aside;
 mod choosing;
 mod contention;
+mod edits;
 mod events;
 mod faults;
 mod leftovers;

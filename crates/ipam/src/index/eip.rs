@@ -165,14 +165,11 @@ impl Index {
             entry.gives.contains(address)
                 && !self.slots.contains_key(&address)
                 && !self.shown.contains_key(&address)
-        }) || self
-            .vacant
-            .iter()
-            .any(|address| {
-                entry.gives.contains(*address)
-                    && !self.shown.contains_key(address)
-                    && !self.is_aside(*address)
-            })
+        }) || self.vacant.iter().any(|address| {
+            entry.gives.contains(*address)
+                && !self.shown.contains_key(address)
+                && !self.is_aside(*address)
+        })
     }
 }
 

@@ -49,6 +49,8 @@ const SHARED: [Kind; 3] = [Kind::Service, Kind::Eip, Kind::EipAddress];
 
 /// Changes settle for this long before they are judged.
 const SETTLE: Duration = Duration::from_millis(500);
+/// Judging takes no more than this part of the time: with ten thousand Services each judgement takes a while.
+const SHARE: u32 = 20;
 /// How much longer they may go unjudged while addresses are worked on.
 const UNJUDGED: Duration = Duration::from_millis(1500);
 /// The least time between two writes: at most 50 in a second.
@@ -128,18 +130,22 @@ impl Task {
                         changed |= self.picture.apply(change, Timestamp::now());
                     }
                     if changed {
-                        judge_at.get_or_insert_with(|| Instant::now() + SETTLE);
+                        judge_at.get_or_insert_with(|| Instant::now() + self.settle);
                     }
                 }
                 change = seen.recv() => {
                     let Some(change) = change else { return };
                     if self.picture.apply(change, Timestamp::now()) {
-                        judge_at.get_or_insert_with(|| Instant::now() + SETTLE);
+                        judge_at.get_or_insert_with(|| Instant::now() + self.settle);
                     }
                 }
                 // Without an election nobody says that this changes; whoever leads then always does.
                 Ok(()) = self.leading.changed() => judge_at = Some(Instant::now()),
-                () = when_calm(judge_at, UNJUDGED, &mut calm_to_judge) => judge_at = self.judge(),
+                () = when_calm(judge_at, UNJUDGED, &mut calm_to_judge) => {
+                    let began = Instant::now();
+                    judge_at = self.judge();
+                    self.settle = SETTLE.max(began.elapsed() * SHARE);
+                }
                 () = when_calm(Some(free_at), PATIENCE, &mut calm_to_write),
                     if !self.waiting.is_empty() && self.writing.is_empty() => self.write_next(),
                 Some(done) = self.writing.join_next() => {

@@ -14,7 +14,6 @@
 mod world;
 
 use openelb_api::v1alpha2::EipSpec;
-use openelb_ipam::Index;
 use openelb_ipam::ledger::Transaction;
 use world::{World, key, wish};
 
@@ -43,7 +42,7 @@ fn an_address_that_another_got_meanwhile_is_not_adopted() {
     shows(&mut world, "found");
     let adopt = world.index.plan(&key("found"), 0).unwrap().plan;
     // Another controller, which has not seen that yet, gives the address to somebody who asks for it.
-    let first = std::mem::replace(&mut world.index, Index::default());
+    let first = std::mem::take(&mut world.index);
     world.eip("lan", world.eips["lan"].spec.clone());
     let mut named = wish(80);
     named.addresses = vec![ADDRESS.parse().unwrap()];
@@ -155,7 +154,7 @@ fn of_two_that_are_edited_into_each_others_way_at_once_one_loses() {
     world.ask("b", Some(named(82)));
     let edit_b = world.index.plan(&key("b"), 0).unwrap().plan;
     // Another controller carries out the same edit of the other one, and has not seen what this one plans.
-    let first = std::mem::replace(&mut world.index, Index::default());
+    let first = std::mem::take(&mut world.index);
     world.ask("a", Some(named(82)));
     world.restart();
     let edit_a = world.index.plan(&key("a"), 0).unwrap().plan;

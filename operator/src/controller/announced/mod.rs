@@ -78,6 +78,7 @@ pub(crate) fn start(
         watchman: Watchman::default(),
         waiting: VecDeque::new(),
         more: false,
+        settle: SETTLE,
         writing: JoinSet::new(),
         free_at: Instant::now(),
     };
@@ -108,6 +109,8 @@ struct Task {
     waiting: VecDeque<Write>,
     /// Whether there is more to write than waits.
     more: bool,
+    /// How long changes settle, after the time that the last judgement took.
+    settle: Duration,
     /// The write that is under way; what is left of it where it failed.
     writing: JoinSet<Option<Write>>,
     /// When the next write may begin.

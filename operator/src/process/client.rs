@@ -3,6 +3,9 @@
 //! A watch only listens: when the API server's machine loses power, or the load balancer before it moves on
 //! without a word, nothing would tell for minutes. The kernel is asked to look: a connection on which
 //! nothing was heard for [`QUIET`] is probed, and given up [`GONE`] after the last word.
+//!
+//! Nothing is tried again here: whoever asks knows how soon it matters, and a client that waits longer and
+//! longer on its own would still be waiting when the API server is back.
 
 use std::time::Duration;
 
@@ -10,12 +13,10 @@ use anyhow::Context as _;
 use hyper_util::client::legacy::Client as Http;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use kube::client::retry::RetryPolicy;
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use tower::ServiceBuilder;
-use tower::retry::RetryLayer;
 
-/// How long a connection to be made may take.
+/// How long a connection to be made may take, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
 /// After this silence a connection is probed, every [`PROBE`].
 const QUIET: Duration = Duration::from_secs(3);
@@ -33,11 +34,15 @@ pub(super) fn connect(mut config: kube::Config) -> anyhow::Result<kube::Client> 
         return kube::Client::try_from(config)
             .context("cannot build a client for the cluster's API");
     }
-    let http = Http::builder(TokioExecutor::new())
-        .build::<_, Body>(config.rustls_https_connector_with_connector(connector())?);
+    let tls = config.rustls_https_connector_with_connector(connector())?;
+    // Boxed, because a connector's futures have to be movable.
+    let connector = ServiceBuilder::new()
+        .map_future(Box::pin)
+        .timeout(CONNECT)
+        .service(tls);
+    let http = Http::builder(TokioExecutor::new()).build::<_, Body>(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
-        .layer(RetryLayer::new(RetryPolicy::server_retry()))
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(tower::BoxError::from)

@@ -187,6 +187,8 @@ async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
         restart.push((at - began).as_secs_f64());
         tokio::time::sleep(SETTLED).await;
         rss.push(resident(again.pid())?);
+        judged(&bed).await?;
+        tokio::time::sleep(SETTLED).await;
         let before = processor(again.pid())?;
         tokio::time::sleep(IDLE).await;
         idle.push((processor(again.pid())? - before) / IDLE.as_secs_f64());
@@ -248,6 +250,29 @@ async fn take_overs(bed: &Bed, seen: &mut Seen, leader: &Process) -> Result<Vec<
     // Nobody but the one that was handed in shall be left.
     standby.stop().await?;
     Ok(times)
+}
+
+/// Waits until every Service says whether it is announced, which is told slowly and when there is time.
+async fn judged(bed: &Bed) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let services = bed.services("default").list(&ListParams::default()).await?;
+        let missing = services.iter().filter(|service| {
+            let status = service.status.as_ref();
+            let conditions = status.and_then(|status| status.conditions.as_ref());
+            let mut conditions = conditions.into_iter().flatten();
+            !addresses(service).is_empty()
+                && !conditions.any(|condition| condition.type_ == keys::conditions::ANNOUNCED)
+        });
+        let missing = missing.count();
+        if missing == 0 {
+            return Ok(());
+        }
+        if began.elapsed() > PATIENCE * 2 {
+            bail!("{missing} Services do not say whether they are announced");
+        }
+        tokio::time::sleep(SETTLED).await;
+    }
 }
 
 /// Takes the API server away, again and again, and asks for an address as soon as it is back.

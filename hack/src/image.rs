@@ -289,6 +289,14 @@ impl Image {
         let file = root()
             .join("images")
             .join(format!("{}.Containerfile", self.component.name()));
+        let key = self.key(arch, &[&file, &context.join(self.component.binary())])?;
+        let made = self.archive.with_extension("tar.made-from");
+        if self.archive.exists() && std::fs::read_to_string(&made).is_ok_and(|of| of == key) {
+            say(&format!("{} is as it was", shown(&self.archive)));
+            return Ok(());
+        }
+        // What is there, or will be there when we are stopped, is not made from this.
+        let _ = std::fs::remove_file(&made);
         let mut build = buildah();
         build
             .args(["build", "--quiet", "--isolation", "chroot"])
@@ -322,7 +330,20 @@ impl Image {
             bytes_to_mb(size),
             started.elapsed().as_secs_f32()
         ));
-        Ok(())
+        std::fs::write(&made, key).with_context(|| format!("cannot write {}", made.display()))
+    }
+
+    /// All that the archive is made from: two that are made from the same are the same.
+    fn key(&self, arch: Arch, files: &[&Path]) -> Result<String> {
+        let mut sums = program("sha256sum");
+        sums.args(files);
+        Ok(format!(
+            "{} {} {}\n{}",
+            self.name,
+            arch.platform(),
+            revision(),
+            read(sums)?
+        ))
     }
 }
 

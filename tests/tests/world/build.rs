@@ -131,3 +131,24 @@ async fn parts_are_built_once_only_when_wanted_and_not_when_given() -> Result<()
     }
     Ok(())
 }
+
+/// Go before 1.21 says of a newer go.mod only that it is wrong.
+#[tokio::test]
+async fn a_go_that_is_too_old_is_told_before_anything_is_built() -> Result<()> {
+    let tree = Tree::new()?;
+    tree.write("old/go", "#!/bin/sh\necho go1.19.8\n")?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(tree.at("old/go"), mode)?;
+    let mut path = tree.at("old").into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    let output = tree
+        .build(&["first"], &[("PATH", Path::new(&path))])
+        .await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        !output.status.success() && said.contains("Go 1.19.8 is too old: install Go 1.26"),
+        "{said}"
+    );
+    Ok(())
+}

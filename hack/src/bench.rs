@@ -109,7 +109,21 @@ impl Name {
                 tier: "cluster",
                 parts: &["all"],
                 binaries: &[("openelb-tests", "openelb-answer")],
-                figures: &[],
+                figures: &[
+                    "a node loses power: BGP with BFD 3 × 100 ms",
+                    "a node loses power: BGP with a hold timer of 9 s and no BFD",
+                    "a node loses power: layer 2, the node that answers",
+                    "a speaker is killed (SIGKILL): BGP with BFD 3 × 100 ms",
+                    "a speaker is killed (SIGKILL): layer 2, the speaker that answers",
+                    "a speaker's pod is deleted (SIGTERM): BGP",
+                    "a speaker's pod is deleted (SIGTERM): layer 2, the speaker that answers",
+                    "helm upgrade replaces every pod of ours: BGP",
+                    "helm upgrade replaces every pod of ours: layer 2",
+                    "a node is drained: BGP",
+                    "a node is drained: layer 2, the node that answers",
+                    "the API server is down for ten seconds: BGP",
+                    "the API server is down for ten seconds: layer 2",
+                ],
             },
         }
     }

@@ -71,6 +71,7 @@ pub struct Config {
     mode: ProxyMode,
     router: Option<Bgp>,
     audit: bool,
+    api_server_args: Vec<String>,
 }
 
 impl Config {
@@ -93,6 +94,13 @@ impl Config {
     #[must_use]
     pub fn audit(mut self) -> Self {
         self.audit = true;
+        self
+    }
+
+    /// With one more argument for kube-apiserver.
+    #[must_use]
+    pub fn api_server_arg(mut self, arg: &str) -> Self {
+        self.api_server_args.push(arg.to_owned());
         self
     }
 
@@ -130,6 +138,7 @@ impl Cluster {
             mode: ProxyMode::Iptables,
             router: None,
             audit: false,
+            api_server_args: Vec::new(),
         }
     }
 
@@ -141,6 +150,9 @@ impl Cluster {
             .for_nodes(world)
             // Webhooks are reached at their pods.
             .api_server_arg("--enable-aggregator-routing=true");
+        for arg in &config.api_server_args {
+            plane = plane.api_server_arg(arg);
+        }
         if config.audit {
             plane = plane.audit();
         }

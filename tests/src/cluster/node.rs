@@ -232,6 +232,20 @@ impl Node {
         Ok(())
     }
 
+    /// The processes of a pod's containers, by their ids in the world.
+    ///
+    /// # Errors
+    /// The pod has no process here.
+    pub fn processes_of(&self, uid: &str) -> Result<Vec<i32>> {
+        let members = self.group.members(uid)?;
+        ensure!(
+            !members.is_empty(),
+            "pod {uid} has no process on {}",
+            self.name()
+        );
+        Ok(members.iter().map(|pid| pid.as_raw()).collect())
+    }
+
     /// The node's pods, both families.
     #[must_use]
     pub fn pod_ranges(&self) -> [String; 2] {

@@ -4,10 +4,14 @@
 //! how the cluster was made.
 
 pub mod figures;
+mod loss;
 mod on_cluster;
 pub mod page;
+mod watch;
 
-pub use on_cluster::{Loss, Product};
+pub use loss::Loss;
+pub use on_cluster::{Moments, Product};
+pub use watch::{Lives, RouteWatch, lives};
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! The product on a [`Cluster`]: images given to the nodes, the chart installed, objects applied, routes awaited.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
@@ -8,11 +9,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
-use super::figures::{self, Measurement};
-use super::{NAMESPACE, User, repository};
+use super::{Loss, NAMESPACE, User, page, repository};
 use crate::cluster::{Cluster, Image};
 use crate::network::Host;
-use crate::prober::{Prober, Target, Traffic};
+use crate::prober::{Prober, Report, Target, Traffic};
 use crate::{Deadline, binary, eventually};
 
 /// The image of the web server in `config/samples/web.yaml`.
@@ -20,23 +20,21 @@ const WEB: &str = "docker.io/openelb-rs/web:1";
 /// What stands before `openelb-COMPONENT` in the names of our images.
 const IMAGES: &str = "docker.io/openelb-rs";
 
-/// What users lost.
-#[derive(Debug, Clone, Copy)]
-pub struct Loss {
-    /// From the fault to the last new connection that failed.
-    pub trouble: std::time::Duration,
-    /// New connections that failed.
-    pub failed: usize,
-    /// New connections made.
-    pub tried: usize,
-}
-
 /// What asks port 80 of `address` for a page.
 fn web_of(address: IpAddr) -> Target {
     Target {
         address: SocketAddr::new(address, 80),
         traffic: Traffic::Http,
     }
+}
+
+/// When a fault was made, and when all was said to be well again.
+#[derive(Debug, Clone, Copy)]
+pub struct Moments {
+    /// When it was made.
+    pub fault: Instant,
+    /// When what was waited for had come.
+    pub healed: Instant,
 }
 
 /// The product on a cluster.
@@ -96,18 +94,30 @@ impl<'a> Product<'a> {
         self.explain(outcome).await
     }
 
-    /// Applies the samples as the documentation does, waits for the web server, and returns the addresses of its two
+    /// Applies the samples with the commands of the README, waits for the web server, and returns the addresses of its two
     /// Services: by BGP, and on the nodes' own network.
     ///
     /// # Errors
     /// kubectl fails, or something does not happen in time.
     pub async fn samples(&self) -> Result<(IpAddr, IpAddr)> {
-        self.user.apply("config/samples").await?;
+        page::follow(&self.user, "README.md", "The samples").await?;
         let web = self.user.rolled_out("default", "deployment/web").await;
         self.explain(web).await?;
         let bgp = self.address("web-bgp").await?;
         let lan = self.address("web-lan").await?;
         Ok((bgp, lan))
+    }
+
+    /// Traffic from a host to port 80 of `address`: none of so many connections fails. Returns what was seen.
+    ///
+    /// # Errors
+    /// One fails, or they are not answered in time.
+    pub async fn flows(&self, from: &Host, address: IpAddr, connections: usize) -> Result<Report> {
+        let mut prober = self.traffic(from, address).await?;
+        prober.answered(connections).await?;
+        let report = prober.stop().await?;
+        ensure!(report.gap().is_zero(), "{address}: {report}");
+        Ok(report)
     }
 
     /// The address of a Service in the namespace `default`.
@@ -210,15 +220,8 @@ impl<'a> Product<'a> {
     /// # Errors
     /// Nobody answers in time.
     pub async fn answerer(&self, address: IpAddr) -> Result<String> {
-        let lan = self.cluster.network().lan_client();
-        let text = address.to_string();
         let outcome = eventually("an answer on the LAN", Deadline::LONG, async || {
-            let ask: &[&str] = if address.is_ipv4() {
-                &["arping", "-c", "1", "-w", "1", "-I", lan.interface, &text]
-            } else {
-                &["ndisc6", "-1", "-q", "-m", &text, lan.interface]
-            };
-            let answer = lan.namespace().run(ask).await?.to_lowercase();
+            let answer = self.ask_lan(address).await?.to_lowercase();
             for node in self.cluster.nodes() {
                 let host = node.host();
                 let mac = host.namespace().hardware_address(host.interface).await?;
@@ -232,6 +235,28 @@ impl<'a> Product<'a> {
         self.explain(outcome).await
     }
 
+    /// Asks once who has `address` on the nodes' own network; nobody may answer within a second.
+    ///
+    /// # Errors
+    /// Somebody answers.
+    pub async fn silent_on_lan(&self, address: IpAddr) -> Result<()> {
+        let answer = self.ask_lan(address).await;
+        ensure!(answer.is_err(), "somebody answers: {answer:?}");
+        Ok(())
+    }
+
+    /// What the client on the nodes' own network hears when it asks once who has `address`.
+    async fn ask_lan(&self, address: IpAddr) -> Result<String> {
+        let lan = self.cluster.network().lan_client();
+        let text = address.to_string();
+        let ask: &[&str] = if address.is_ipv4() {
+            &["arping", "-c", "1", "-w", "1", "-I", lan.interface, &text]
+        } else {
+            &["ndisc6", "-1", "-q", "-m", &text, lan.interface]
+        };
+        lan.namespace().run(ask).await
+    }
+
     /// Waits until connections from a host to port 80 of `address` are answered, a row of them without a failure: enough
     /// to try every next hop. A node's kube-proxy learns of a Service and its pods up to a second after the router does,
     /// and refuses what comes before.
@@ -242,8 +267,7 @@ impl<'a> Product<'a> {
         let target = web_of(address);
         let outcome = eventually("answers without a gap", Deadline::LONG, async || {
             let mut first = Prober::start(from, &[target])?;
-            let answered =
-                tokio::time::timeout(std::time::Duration::from_secs(2), first.answered(40));
+            let answered = tokio::time::timeout(Duration::from_secs(2), first.answered(40));
             let answered = answered.await;
             let report = first.stop().await?;
             let all = report.answered() == report.probes().len();
@@ -264,52 +288,94 @@ impl<'a> Product<'a> {
         Prober::start(from, &[web_of(address)])
     }
 
-    /// Makes a fault under traffic from `from` to `address`, waits for `healed`, and then for a row of answers without a
-    /// failure. What users lost is added to the failure table's figures where `OPENELB_FIGURES` names a file.
+    /// Makes a fault under traffic from a host to an address, waits for `healed`, and then for a row of answers without a
+    /// failure. Returns what users lost.
     ///
     /// # Errors
     /// The fault cannot be made, or traffic does not recover in time.
     pub async fn under_traffic(
         &self,
         fault: &str,
-        (from, address): (&Host, IpAddr),
+        client: (&Host, IpAddr),
         make: impl AsyncFnOnce() -> Result<()>,
         healed: impl AsyncFnOnce() -> Result<()>,
     ) -> Result<Loss> {
-        let mut prober = self.traffic(from, address).await?;
-        prober.answered(50).await?;
-        let moment = prober.mark(fault);
+        let [loss] = self.under_traffics(fault, [client], make, healed).await?;
+        Ok(loss)
+    }
+
+    /// The same under the traffic of several clients at once; returns what each lost.
+    ///
+    /// # Errors
+    /// As [`Product::under_traffic`].
+    pub async fn under_traffics<const N: usize>(
+        &self,
+        fault: &str,
+        clients: [(&Host, IpAddr); N],
+        make: impl AsyncFnOnce() -> Result<()>,
+        healed: impl AsyncFnOnce() -> Result<()>,
+    ) -> Result<[Loss; N]> {
+        let mut losses = Vec::new();
+        for (report, moments) in self.watched(fault, &clients, make, healed).await? {
+            let late = Loss::since(moments.healed, &report);
+            ensure!(
+                late.trouble < Duration::from_millis(500),
+                "traffic still failed for {:?} after all was said to be well: {report}",
+                late.trouble
+            );
+            ensure!(report.failed_before(moments.fault) == 0, "{report}");
+            losses.push(Loss::since(moments.fault, &report));
+        }
+        losses
+            .try_into()
+            .map_err(|losses| anyhow::anyhow!("as many losses as clients, not {losses:?}"))
+    }
+
+    /// Makes a fault under the traffic of several clients, waits for `healed`, and then for a row of answers; returns what
+    /// each saw, and judges nothing.
+    ///
+    /// # Errors
+    /// The fault cannot be made, or nobody answers any more.
+    pub async fn watched(
+        &self,
+        fault: &str,
+        clients: &[(&Host, IpAddr)],
+        make: impl AsyncFnOnce() -> Result<()>,
+        healed: impl AsyncFnOnce() -> Result<()>,
+    ) -> Result<Vec<(Report, Moments)>> {
+        let mut probers = Vec::new();
+        for (from, address) in clients {
+            probers.push(self.traffic(from, *address).await?);
+        }
+        for prober in &mut probers {
+            prober.answered(50).await?;
+        }
+        let mark = |probers: &mut Vec<Prober>, what: &str| {
+            for prober in probers {
+                prober.mark(what);
+            }
+            Instant::now()
+        };
+        let began = mark(&mut probers, fault);
         make().await.with_context(|| format!("fault: {fault}"))?;
         let outcome = healed().await.with_context(|| format!("after: {fault}"));
         self.explain(outcome).await?;
-        let recovered = prober.mark("healed");
-        let answered = prober.answered(100).await;
-        self.explain(answered).await?;
-        let report = prober.stop().await?;
-        let loss = Loss {
-            trouble: report.trouble_after(moment),
-            failed: report.probes().len() - report.answered(),
-            tried: report.probes().len(),
+        let moments = Moments {
+            fault: began,
+            healed: mark(&mut probers, "healed"),
         };
-        println!("{fault}: {loss:?}");
-        let late = report.trouble_after(recovered);
-        ensure!(
-            late < std::time::Duration::from_millis(500),
-            "traffic still failed {late:?} after all was said to be well: {report}"
-        );
-        ensure!(report.failed_before(moment) == 0, "{report}");
-        if let Some(file) = std::env::var_os("OPENELB_FIGURES") {
-            figures::append(
-                std::path::Path::new(&file),
-                &Measurement {
-                    fault: fault.to_owned(),
-                    trouble_ms: loss.trouble.as_secs_f64() * 1e3,
-                    failed: u64::try_from(loss.failed)?,
-                    tried: u64::try_from(loss.tried)?,
-                },
-            )?;
+        for prober in &mut probers {
+            let answered = prober.answered(100).await;
+            self.explain(answered).await?;
         }
-        Ok(loss)
+        let mut reports = Vec::new();
+        for (prober, (from, address)) in probers.into_iter().zip(clients) {
+            let report = prober.stop().await?;
+            let loss = Loss::since(moments.fault, &report);
+            println!("{fault}: {} to {address}: {loss:?}", from.name());
+            reports.push((report, moments));
+        }
+        Ok(reports)
     }
 
     async fn explain<T>(&self, outcome: Result<T>) -> Result<T> {

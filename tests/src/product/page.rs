@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
 
 use super::{User, repository};
-use crate::tool;
+use crate::{Deadline, tool};
 
 /// The shell commands of the first block under `heading` on a page (`docs/tasks/install.md`) of the repository.
 ///
@@ -35,7 +35,7 @@ pub fn commands(page: &str, heading: &str) -> Result<String> {
 /// Runs the commands under `heading` on a page as the user would, in a shell in the repository; returns what they printed.
 ///
 /// # Errors
-/// There are none, or one of them fails; the error holds what it said.
+/// There are none, one of them fails (the error holds what it said), or they hang.
 pub async fn follow(user: &User, page: &str, heading: &str) -> Result<String> {
     let script = commands(page, heading)?;
     let mut path = std::ffi::OsString::new();
@@ -45,15 +45,17 @@ pub async fn follow(user: &User, page: &str, heading: &str) -> Result<String> {
         path.push(":");
     }
     path.push(std::env::var_os("PATH").unwrap_or_default());
-    let output = Command::new("bash")
+    let run = Command::new("bash")
         .args(["-e", "-o", "pipefail", "-c", &script])
         .env("PATH", path)
         .env("KUBECONFIG", user.kubeconfig())
         .current_dir(repository())
         .stdin(Stdio::null())
         .kill_on_drop(true)
-        .output()
+        .output();
+    let output = tokio::time::timeout(Deadline::LONG.duration(), run)
         .await
+        .with_context(|| format!("the commands of {page} under \"{heading}\" hang"))?
         .context("cannot start bash")?;
     if !output.status.success() {
         bail!(

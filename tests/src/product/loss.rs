@@ -1,0 +1,129 @@
+//! What users lost: a prober's report in the two numbers that stories and tables judge.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use crate::prober::Report;
+
+/// So long without a failure ends a stretch of failures: fifty connections in a row that were answered.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// What users lost since a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// For how long new connections failed, all of them or some: the stretches of failures, added up. A stretch lasts from
+    /// its first connection that failed to the first good one after its last, with less than half a second of nothing but
+    /// answers inside it. So a single connection that fails for a reason of its own, long after, counts as the hundredth
+    /// of a second that it is.
+    pub trouble: Duration,
+    /// New connections that failed.
+    pub failed: usize,
+    /// New connections made.
+    pub tried: usize,
+}
+
+impl Loss {
+    /// What was lost since a moment: of all connections that were not over by then.
+    #[must_use]
+    pub fn since(moment: Instant, report: &Report) -> Self {
+        let probes = report
+            .probes()
+            .iter()
+            .filter(|probe| probe.at + probe.took >= moment);
+        Self::of(probes.map(|probe| (probe.at, probe.outcome.is_good())))
+    }
+
+    fn of(connections: impl Iterator<Item = (Instant, bool)>) -> Self {
+        let mut loss = Self {
+            trouble: Duration::ZERO,
+            failed: 0,
+            tried: 0,
+        };
+        // A stretch: its first failure, its last one, and the first answer after that.
+        let mut stretch: Option<(Instant, Instant, Option<Instant>)> = None;
+        let length = |(first, last, answer): (Instant, Instant, Option<Instant>)| {
+            answer.unwrap_or(last).duration_since(first)
+        };
+        for (at, good) in connections {
+            loss.tried += 1;
+            match &mut stretch {
+                Some((_, _, answer)) if good => {
+                    answer.get_or_insert(at);
+                }
+                _ if good => {}
+                Some((_, last, answer)) if at.duration_since(*last) < QUIET => {
+                    loss.failed += 1;
+                    (*last, *answer) = (at, None);
+                }
+                other => {
+                    loss.failed += 1;
+                    loss.trouble += other.replace((at, at, None)).map_or(Duration::ZERO, length);
+                }
+            }
+        }
+        loss.trouble += stretch.map_or(Duration::ZERO, length);
+        loss
+    }
+
+    /// The same, where connections failed for less than `limit`: to tell mechanisms apart, not to measure one.
+    ///
+    /// # Errors
+    /// They failed for longer.
+    pub fn within(self, limit: Duration) -> Result<Self> {
+        ensure!(self.trouble < limit, "not within {limit:?}: {self:?}");
+        Ok(self)
+    }
+
+    /// The same, where no more than `most` connections failed.
+    ///
+    /// # Errors
+    /// More did.
+    pub fn at_most(self, most: usize) -> Result<Self> {
+        ensure!(self.failed <= most, "more than {most} failed: {self:?}");
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection every 10 ms for four seconds, of which those that began at these milliseconds failed.
+    fn loss(failed: impl Fn(u64) -> bool) -> Loss {
+        let begin = Instant::now();
+        Loss::of((0..400).map(|tick| {
+            let at = tick * 10;
+            (begin + Duration::from_millis(at), !failed(at))
+        }))
+    }
+
+    #[test]
+    fn nothing_is_lost_where_all_are_answered() {
+        let loss = loss(|_| false).at_most(0).unwrap();
+        assert_eq!(loss.trouble, Duration::ZERO);
+        assert_eq!(loss.tried, 400);
+    }
+
+    #[test]
+    fn trouble_lasts_from_the_first_failure_to_the_answer_after_the_last() {
+        let loss = loss(|at| (100..400).contains(&at) && at % 30 == 0);
+        assert_eq!(loss.trouble, Duration::from_millis(400 - 120));
+        assert_eq!(loss.failed, 10);
+    }
+
+    #[test]
+    fn a_stray_failure_later_counts_as_what_it_is() {
+        let loss = loss(|at| (100..400).contains(&at) || at == 3_000);
+        assert_eq!(loss.trouble, Duration::from_millis(300 + 10));
+        assert_eq!(loss.failed, 31);
+    }
+
+    #[test]
+    fn trouble_that_does_not_end_lasts_to_the_last_connection() {
+        let loss = loss(|at| at >= 3_000);
+        assert_eq!(loss.trouble, Duration::from_millis(990));
+        assert!(loss.within(Duration::from_millis(900)).is_err());
+        assert!(loss.at_most(99).is_err());
+    }
+}

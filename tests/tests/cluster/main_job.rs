@@ -1,41 +1,61 @@
 //! The main job: a pool, a router, a Service; and traffic flows. Then what users and machines do to it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use openelb_tests::cluster::Cluster;
-use openelb_tests::product::{NAMESPACE, Product, page};
-use openelb_tests::{Deadline, eventually, scenario};
+use openelb_tests::product::{NAMESPACE, Product, lives};
+use openelb_tests::{Deadline, Host, eventually, scenario};
 
-const INSTALL_PAGE: &str = "docs/tasks/install.md";
-const ALL: [&str; 3] = ["n1", "n2", "n3"];
+use crate::{ALL, BY_BFD, SPREAD_ANEW, journey};
+
+/// Namespaces without a label may hold nothing but pods that ask for nothing, as in a cluster that is run with care. The
+/// lab's own pods and the samples' web server are not the matter here.
+const RESTRICTED: &str = r#"{
+    "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration",
+    "plugins": [{"name": "PodSecurity", "configuration": {
+        "apiVersion": "pod-security.admission.config.k8s.io/v1", "kind": "PodSecurityConfiguration",
+        "defaults": {"enforce": "restricted", "enforce-version": "latest"},
+        "exemptions": {"namespaces": ["kube-system", "default"]}
+    }}]
+}"#;
 
 /// One cluster serves all of these, in the order in which a user would meet them.
 #[test]
 fn traffic_flows_by_bgp_whatever_happens() {
     scenario(async || -> Result<()> {
-        let cluster = Cluster::config(3).audit().start().await?;
+        let mut rules = tempfile::NamedTempFile::new()?;
+        std::io::Write::write_all(&mut rules, RESTRICTED.as_bytes())?;
+        let rules = format!("--admission-control-config-file={}", rules.path().display());
+        let cluster = Cluster::config(3)
+            .audit()
+            .api_server_arg(&rules)
+            .start()
+            .await?;
         let product = Product::new(&cluster).await?;
-        let untouched = what_nodes_have(&product).await?;
+        let untouched = crate::uninstall::what_nodes_have(&product).await?;
         product.install(&[]).await?;
         ensure!(product.pods("speaker").await?.len() == 3);
+        crate::pods::have_what_the_chart_gives_them(&product).await?;
         let (bgp, lan) = product.samples().await?;
 
         spread_over_all_nodes_with_the_clients_address(&product, bgp).await?;
         one_node_answers_on_the_lan(&product, lan).await?;
         the_pool_tells_who_uses_it(&product, bgp).await?;
         crate::rules::the_rules_answer_through_kubectl(&product).await?;
-        a_speaker_that_is_killed_comes_back(&product, bgp).await?;
-        a_speaker_that_is_replaced_loses_nothing_for_long(&product, bgp).await?;
+        a_speaker_that_is_killed_comes_back(&product, bgp, lan).await?;
+        a_speaker_that_is_replaced_loses_nothing_for_long(&product, bgp, lan).await?;
         an_excluded_node_gets_no_traffic(&product, bgp).await?;
         a_cordoned_node_keeps_its_traffic(&product, bgp).await?;
         the_application_is_updated(&product, bgp).await?;
         nothing_is_announced_without_pods(&product, bgp).await?;
-        the_chart_is_upgraded(&product, bgp).await?;
+        both_families_flow_with_iptables_too(&product).await?;
+        the_chart_is_upgraded(&product, bgp, lan).await?;
         the_router_restarts(&product, bgp).await?;
         a_node_loses_power(&product, bgp).await?;
-        uninstalling_leaves_objects_and_takes_the_rest(&product, bgp, &untouched).await
+        crate::uninstall::leaves_objects_and_takes_the_rest(&product, [bgp, lan], &untouched).await
     });
 }
 
@@ -45,10 +65,7 @@ async fn spread_over_all_nodes_with_the_clients_address(
 ) -> Result<()> {
     product.leads_to(bgp, &ALL).await?;
     let client = product.cluster().network().client();
-    let mut prober = product.traffic(client, bgp).await?;
-    prober.answered(300).await?;
-    let report = prober.stop().await?;
-    ensure!(report.gap().is_zero(), "{report}");
+    let report = product.flows(client, bgp, 300).await?;
     ensure!(report.by_node().len() == 3, "{:?}", report.by_node());
     ensure!(report.kept_client(), "{report}");
     Ok(())
@@ -57,10 +74,7 @@ async fn spread_over_all_nodes_with_the_clients_address(
 async fn one_node_answers_on_the_lan(product: &Product<'_>, lan: IpAddr) -> Result<()> {
     let leader = product.answerer(lan).await?;
     let client = product.cluster().network().lan_client();
-    let mut prober = product.traffic(client, lan).await?;
-    prober.answered(200).await?;
-    let report = prober.stop().await?;
-    ensure!(report.gap().is_zero(), "{report}");
+    product.flows(client, lan, 200).await?;
     ensure!(product.answerer(lan).await? == leader, "the leader changed");
     Ok(())
 }
@@ -92,36 +106,59 @@ async fn the_pool_tells_who_uses_it(product: &Product<'_>, bgp: IpAddr) -> Resul
     Ok(())
 }
 
-async fn a_speaker_that_is_killed_comes_back(product: &Product<'_>, bgp: IpAddr) -> Result<()> {
+/// The node that answers on the LAN, so that both protocols lose something.
+async fn a_speaker_that_is_killed_comes_back(
+    product: &Product<'_>,
+    bgp: IpAddr,
+    lan: IpAddr,
+) -> Result<()> {
     let cluster = product.cluster();
-    let speaker = product.speaker_on("n2").await?;
-    let client = (cluster.network().client(), bgp);
-    product
-        .under_traffic(
+    let node = product.answerer(lan).await?;
+    let speaker = product.speaker_on(&node).await?;
+    let address = IpAddr::V4(cluster.node(&node)?.host().v4);
+    let before = lives(cluster.router()).await?;
+    let before = before.get(&address).copied().unwrap_or_default();
+    let [by_bgp, on_lan] = product
+        .under_traffics(
             "a speaker is killed (SIGKILL)",
-            client,
+            both(product, bgp, lan),
             async || {
                 cluster
                     .signal_pod(NAMESPACE, &speaker, Signal::SIGKILL)
-                    .await?;
-                product.leads_to(bgp, &["n1", "n3"]).await
+                    .await
             },
-            async || product.leads_to(bgp, &ALL).await,
+            async || {
+                // It may be back before anybody has looked: its sessions are counted.
+                eventually("another session", Deadline::LONG, async || {
+                    let now = lives(cluster.router()).await?;
+                    let now = now.get(&address).context("no such peer")?;
+                    ensure!(
+                        now.dropped > before.dropped && now.established > before.established,
+                        "{before:?}, then {now:?}"
+                    );
+                    anyhow::Ok(())
+                })
+                .await?;
+                product.leads_to(bgp, &ALL).await
+            },
         )
-        .await
-        .map(drop)
+        .await?;
+    by_bgp.within(BY_BFD)?;
+    on_lan.within(BY_BFD)?;
+    product.watched_by_bfd().await
 }
 
 async fn a_speaker_that_is_replaced_loses_nothing_for_long(
     product: &Product<'_>,
     bgp: IpAddr,
+    lan: IpAddr,
 ) -> Result<()> {
-    let client = (product.cluster().network().client(), bgp);
-    let speaker = product.speaker_on("n3").await?;
-    product
-        .under_traffic(
+    let node = product.answerer(lan).await?;
+    let speaker = product.speaker_on(&node).await?;
+    let losses = product
+        .under_traffics(
             "a speaker's pod is deleted (SIGTERM)",
-            client,
+            both(product, bgp, lan),
             async || {
                 let delete = ["delete", "pod", &speaker, "--namespace", NAMESPACE];
                 product.user().kubectl(&delete).await.map(drop)
@@ -134,8 +171,18 @@ async fn a_speaker_that_is_replaced_loses_nothing_for_long(
                 product.leads_to(bgp, &ALL).await
             },
         )
-        .await
-        .map(drop)
+        .await?;
+    for loss in losses {
+        // It goes, and comes back.
+        loss.at_most(2 * SPREAD_ANEW)?;
+    }
+    product.watched_by_bfd().await
+}
+
+/// A client behind the router, which learns by BGP; and one on the nodes' own network.
+fn both<'a>(product: &'a Product<'_>, bgp: IpAddr, lan: IpAddr) -> [(&'a Host, IpAddr); 2] {
+    let network = product.cluster().network();
+    [(network.client(), bgp), (network.lan_client(), lan)]
 }
 
 async fn an_excluded_node_gets_no_traffic(product: &Product<'_>, bgp: IpAddr) -> Result<()> {
@@ -153,7 +200,8 @@ async fn an_excluded_node_gets_no_traffic(product: &Product<'_>, bgp: IpAddr) ->
             },
             async || product.leads_to(bgp, &["n2", "n3"]).await,
         )
-        .await?;
+        .await?
+        .at_most(SPREAD_ANEW)?;
     user.kubectl(&["label", "node", "n1", &format!("{label}-")])
         .await?;
     product.leads_to(bgp, &ALL).await
@@ -162,21 +210,32 @@ async fn an_excluded_node_gets_no_traffic(product: &Product<'_>, bgp: IpAddr) ->
 async fn a_cordoned_node_keeps_its_traffic(product: &Product<'_>, bgp: IpAddr) -> Result<()> {
     let client = (product.cluster().network().client(), bgp);
     let user = product.user();
-    let loss = product
+    product
         .under_traffic(
             "a node is cordoned",
             client,
             async || user.kubectl(&["cordon", "n1"]).await.map(drop),
             async || product.leads_to(bgp, &ALL).await,
         )
-        .await?;
-    ensure!(loss.failed == 0, "{loss:?}");
+        .await?
+        .at_most(0)?;
     user.kubectl(&["uncordon", "n1"]).await.map(drop)
 }
 
 async fn the_application_is_updated(product: &Product<'_>, bgp: IpAddr) -> Result<()> {
     let client = (product.cluster().network().client(), bgp);
     let user = product.user();
+    let pods = async || {
+        let names = [
+            "get",
+            "pods",
+            "--selector=app=web",
+            "--output=jsonpath={.items[*].metadata.name}",
+        ];
+        let names = user.kubectl(&names).await?;
+        anyhow::Ok(names.split(' ').map(str::to_owned).collect::<BTreeSet<_>>())
+    };
+    let old = pods().await?;
     product
         .under_traffic(
             "the application is updated, pod by pod",
@@ -187,19 +246,17 @@ async fn the_application_is_updated(product: &Product<'_>, bgp: IpAddr) -> Resul
                 user.rolled_out("default", "deployment/web").await
             },
             async || {
-                user.kubectl(&[
-                    "wait",
-                    "--for=delete",
-                    "pod",
-                    "--selector=app=web",
-                    "--timeout=1s",
-                ])
+                eventually("the last old pod to go", Deadline::LONG, async || {
+                    let now = pods().await?;
+                    ensure!(now.is_disjoint(&old), "{old:?}, now {now:?}");
+                    anyhow::Ok(())
+                })
                 .await
-                .ok();
-                Ok(())
             },
         )
-        .await
+        .await?
+        // Each node may lose its last pod, and get one again.
+        .at_most(2 * ALL.len() * SPREAD_ANEW)
         .map(drop)
 }
 
@@ -216,122 +273,77 @@ async fn nothing_is_announced_without_pods(product: &Product<'_>, bgp: IpAddr) -
     Ok(())
 }
 
-async fn the_chart_is_upgraded(product: &Product<'_>, bgp: IpAddr) -> Result<()> {
-    let client = (product.cluster().network().client(), bgp);
-    product
-        .under_traffic(
+/// The journey tells it of nftables.
+async fn both_families_flow_with_iptables_too(product: &Product<'_>) -> Result<()> {
+    journey::a_service_has_an_address_of_each_family(product, "router").await?;
+    journey::a_service_of_one_family_gets_no_other(product).await?;
+    let user = product.user();
+    user.kubectl(&["delete", "service", "web-both", "web-six"])
+        .await?;
+    eventually("a pool without users", Deadline::LONG, async || {
+        user.kubectl(&["delete", "eip", "both"]).await.map(drop)
+    })
+    .await?;
+    product.watched_by_bfd().await
+}
+
+/// Another log level, which makes every pod anew.
+async fn the_chart_is_upgraded(product: &Product<'_>, bgp: IpAddr, lan: IpAddr) -> Result<()> {
+    let before = crate::pods::of_ours(product).await?;
+    let losses = product
+        .under_traffics(
             "helm upgrade replaces every pod of ours",
-            client,
+            both(product, bgp, lan),
             async || product.install(&["log.level=debug"]).await,
             async || product.leads_to(bgp, &ALL).await,
         )
         .await?;
+    for loss in losses {
+        // Each speaker goes, and comes back.
+        loss.at_most(2 * ALL.len() * SPREAD_ANEW)?;
+    }
+    let after = crate::pods::of_ours(product).await?;
+    ensure!(before.is_disjoint(&after), "{before:?}, then {after:?}");
     ensure!(product.address("web-bgp").await? == bgp);
-    Ok(())
+    product.watched_by_bfd().await
 }
 
+/// The router's own memory is gone: until it has its sessions back it knows no way, and nobody else can help that.
 async fn the_router_restarts(product: &Product<'_>, bgp: IpAddr) -> Result<()> {
-    product.cluster().router().restart().await?;
-    product.leads_to(bgp, &ALL).await
-}
-
-async fn a_node_loses_power(product: &Product<'_>, bgp: IpAddr) -> Result<()> {
     let cluster = product.cluster();
-    product.watched_by_bfd().await?;
     product
         .under_traffic(
-            "a node loses power (BFD 3 × 100 ms)",
+            "the router restarts",
+            (cluster.network().client(), bgp),
+            async || cluster.router().restart().await,
+            async || {
+                for node in cluster.nodes() {
+                    cluster.router().established(node.host().v4).await?;
+                }
+                product.leads_to(bgp, &ALL).await
+            },
+        )
+        .await?
+        .within(crate::SESSIONS_BACK)?;
+    product.watched_by_bfd().await
+}
+
+/// And boots again, still under load.
+async fn a_node_loses_power(product: &Product<'_>, bgp: IpAddr) -> Result<()> {
+    let cluster = product.cluster();
+    product
+        .under_traffic(
+            "a node loses power, and has it back",
             (cluster.network().client(), bgp),
             async || cluster.node("n2")?.power_off().await,
-            async || product.leads_to(bgp, &["n1", "n3"]).await,
+            async || {
+                product.leads_to(bgp, &["n1", "n3"]).await?;
+                cluster.node("n2")?.power_on().await?;
+                cluster.ready().await?;
+                product.leads_to(bgp, &ALL).await
+            },
         )
-        .await?;
-    cluster.node("n2")?.power_on().await?;
-    cluster.ready().await?;
-    product.leads_to(bgp, &ALL).await
-}
-
-async fn uninstalling_leaves_objects_and_takes_the_rest(
-    product: &Product<'_>,
-    bgp: IpAddr,
-    untouched: &[(String, String)],
-) -> Result<()> {
-    let user = product.user();
-    page::follow(user, INSTALL_PAGE, "Uninstall").await?;
-    product.leads_to(bgp, &[]).await?;
-    ensure!(product.address("web-bgp").await? == bgp, "the status stays");
-    let eips = user.kubectl(&["get", "eips", "--output=name"]).await?;
-    ensure!(eips.lines().count() == 2, "{eips}");
-    let left = user
-        .kubectl(&[
-            "get",
-            "deployments,daemonsets,validatingwebhookconfigurations,mutatingwebhookconfigurations,clusterroles",
-            "--all-namespaces",
-            "--selector=app=openelb",
-            "--output=name",
-        ])
-        .await?;
-    ensure!(left.is_empty(), "left: {left}");
-    eventually("nodes as they were", Deadline::LONG, async || {
-        for (before, after) in untouched.iter().zip(what_nodes_have(product).await?) {
-            let added: Vec<&str> = after
-                .1
-                .lines()
-                .filter(|line| !before.1.lines().any(|known| known == *line))
-                .collect();
-            ensure!(added.is_empty(), "on {}: {added:#?}", after.0);
-        }
-        anyhow::Ok(())
-    })
-    .await?;
-    // What the documentation says removes the rest, and nothing hangs.
-    page::follow(user, INSTALL_PAGE, "Remove what is left").await?;
-    let status = [
-        "get",
-        "services",
-        "web-bgp",
-        "web-lan",
-        "--output=jsonpath={.items[*].status}",
-    ];
-    let status = user.kubectl(&status).await?;
-    ensure!(
-        !status.contains("ip") && !status.contains("openelb"),
-        "{status}"
-    );
-    let kinds = user
-        .kubectl(&["api-resources", "--verbs=list", "--output=name"])
-        .await?;
-    let kinds = kinds
-        .lines()
-        // Events tell what was; they go by themselves.
-        .filter(|kind| !kind.starts_with("events") && !kind.starts_with("componentstatuses"))
-        .collect::<Vec<_>>()
-        .join(",");
-    let all = ["get", &kinds, "--all-namespaces", "--output=name"];
-    let left = user.kubectl(&all).await?;
-    let ours: Vec<&str> = left
-        .lines()
-        .filter(|name| name.contains("openelb"))
-        .collect();
-    ensure!(ours.is_empty(), "left: {ours:?}");
-    Ok(())
-}
-
-/// What an administrator finds on each node: settings of interfaces, addresses, groups, rules, routes, neighbours for
-/// which the node answers. Groups of the node's own addresses are left out: a boot joins them in another way.
-async fn what_nodes_have(product: &Product<'_>) -> Result<Vec<(String, String)>> {
-    const LOOK: &str = r"
-        sysctl --all 2>/dev/null | grep -E '^net\.ipv[46]\.(conf|neigh)\.(all|default|eth0|lo)\.'
-        ip -o addr show dev eth0 scope global | sed 's/valid_lft.*//'
-        ip maddr show dev eth0 | grep -vE 'ff02::1:ff00:(0|[bcd])$'
-        ip rule; ip -6 rule
-        ip route show dev eth0; ip -6 route show dev eth0
-        ip neigh show proxy; ip -6 neigh show proxy";
-    let mut found = Vec::new();
-    for node in product.cluster().nodes() {
-        let namespace = node.host().namespace();
-        let text = namespace.run(&["sh", "-c", LOOK]).await?;
-        found.push((node.name().to_owned(), text));
-    }
-    Ok(found)
+        .await?
+        .within(BY_BFD)
+        .map(drop)
 }

@@ -31,15 +31,20 @@ pub(crate) async fn leaves_objects_and_takes_the_rest(
         product.silent_on_lan(lan).await
     })
     .await?;
-    for kinds in TAKEN {
-        let get = ["get", kinds, "--namespace", NAMESPACE, "--output=name"];
-        let left = user.kubectl(&get).await?;
-        let left: Vec<&str> = left
-            .lines()
-            .filter(|name| name.contains("openelb"))
-            .collect();
-        ensure!(left.is_empty(), "left: {left:?}");
-    }
+    // helm waits for what it made, not for what was made of that.
+    eventually("all that runs to go", Deadline::LONG, async || {
+        for kinds in TAKEN {
+            let get = ["get", kinds, "--namespace", NAMESPACE, "--output=name"];
+            let left = user.kubectl(&get).await?;
+            let left: Vec<&str> = left
+                .lines()
+                .filter(|name| name.contains("openelb"))
+                .collect();
+            ensure!(left.is_empty(), "left: {left:?}");
+        }
+        anyhow::Ok(())
+    })
+    .await?;
     eventually("nodes as they were", Deadline::LONG, async || {
         for (before, after) in untouched.iter().zip(what_nodes_have(product).await?) {
             let added: Vec<&str> = after

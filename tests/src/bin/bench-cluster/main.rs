@@ -86,6 +86,9 @@ fn main() -> Result<()> {
     if !args.resume && args.record.exists() {
         std::fs::remove_file(&args.record)?;
     }
+    if let Some(folder) = args.record.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
     let until = now()? + args.minutes * 60;
     std::fs::write(args.until(), until.to_string())
         .with_context(|| format!("cannot write {}", args.until().display()))?;

@@ -117,8 +117,8 @@ pub fn page(measurements: &[Measurement], machine: &str) -> String {
     }
     text.push_str(
         "\nA machine that loses power says nothing to anybody; what finds that is BFD, or the hold timer, or on a LAN the\n\
-         speakers' gossip, with the chart's default values. The hold timer of the second router is 9 s, the shortest that is\n\
-         in use; with the usual 90 s that row is ten times as long. For comparison: MetalLB in layer 2 mode, on the same\n\
+         speakers' gossip, with the chart's default values. The second router's hold time is 9 s, three keepalives of 3 s;\n\
+         with the default of 90 s that row is ten times as long. For comparison: MetalLB in layer 2 mode, on the same\n\
          bed with the same fault and the same client, lost its last connection 5.3 to 5.4 s after it.\n",
     );
     text

@@ -174,6 +174,10 @@ fn seconds(since: Instant) -> String {
 async fn second_router(cluster: &Cluster) -> Result<Daemon> {
     let network = cluster.network();
     let host = network.lan_client();
+    // As a router has it: else all connections between two hosts take one way, and none or all are lost.
+    host.namespace()
+        .sysctl(&["net.ipv4.fib_multipath_hash_policy=1"])
+        .await?;
     let router = network
         .nodes()
         .iter()

@@ -5,7 +5,6 @@ mod main_job;
 mod nodes;
 mod pods;
 mod quickstart;
-mod quickstart_command;
 mod rules;
 mod uninstall;
 

@@ -53,6 +53,11 @@ impl Tier {
         }
     }
 
+    /// Whether the arguments for test programs reach this tier.
+    pub(crate) fn takes_a_filter(self) -> bool {
+        self != Self::Lint
+    }
+
     /// Runs the tier to its end, also past failing tests. `keep` leaves the tests' worlds running.
     ///
     /// # Errors
@@ -157,11 +162,11 @@ fn unit(filter: &[String]) -> Result<Tally> {
     for target in unit_targets()? {
         programs.args(["--test", &target]);
     }
-    programs.args(filter);
+    programs.arg("--").args(filter);
     let mut tally = show(programs)?;
     let mut documentation = cargo();
     documentation
-        .args(["test", "--workspace", "--no-fail-fast", "--doc"])
+        .args(["test", "--workspace", "--no-fail-fast", "--doc", "--"])
         .args(filter);
     tally += show(documentation)?;
     Ok(tally)

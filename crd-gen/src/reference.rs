@@ -213,4 +213,41 @@ mod tests {
             assert!(page.contains(line), "{line}\n{page}");
         }
     }
+
+    /// The fields of an object and of those in it, each with the heading of its table.
+    fn fields(path: &str, object: &Value, found: &mut Vec<(String, String)>) {
+        for (name, field) in object["properties"].as_object().into_iter().flatten() {
+            found.push((path.to_owned(), name.clone()));
+            let (inner, suffix) = inner(field);
+            if field.get("x-kubernetes-map-type").is_none() && name != "conditions" {
+                fields(&format!("{path}.{name}{suffix}"), inner, found);
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_has_a_row_in_the_table_of_its_object() {
+        let crds = openelb_api::crd::crds();
+        let page = page(&crds);
+        let mut count = 0;
+        for crd in &crds {
+            let kind = crd["spec"]["names"]["kind"].as_str().unwrap();
+            let schema = &served(crd)["schema"]["openAPIV3Schema"];
+            let mut found = Vec::new();
+            for part in ["spec", "status"] {
+                fields(part, &schema["properties"][part], &mut found);
+            }
+            for (path, name) in found {
+                let heading = format!("\n### {kind} `{path}`\n");
+                let (_, table) = page
+                    .split_once(&heading)
+                    .unwrap_or_else(|| panic!("no table for {kind} {path}"));
+                let table = table.split("\n#").next().unwrap();
+                let row = format!("\n| `{name}` | ");
+                assert!(table.contains(&row), "{kind} {path}.{name}");
+                count += 1;
+            }
+        }
+        assert!(count > 150, "{count} fields");
+    }
 }

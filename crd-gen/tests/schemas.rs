@@ -9,6 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jsonschema::Validator;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 const GROUP_VERSION: &str = "network.kubesphere.io/v1alpha2";
@@ -205,4 +207,136 @@ fn an_unknown_field_and_a_missing_one_are_refused() {
     let mut old = with("BgpPeer", &["ttlSecurity"], json!(1));
     old["apiVersion"] = json!("network.kubesphere.io/v1alpha1");
     assert!(problems(&schemas, &old)[0].starts_with("/apiVersion"));
+}
+
+/// The root schema of `v1alpha2` in a CRD.
+fn v1alpha2(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap();
+    let crd: Value = serde_saphyr::from_str(text.trim_start_matches("---\n")).unwrap();
+    let versions = crd["spec"]["versions"].as_array().unwrap();
+    let version = versions
+        .iter()
+        .find(|version| version["name"] == "v1alpha2")
+        .unwrap();
+    version["schema"]["openAPIV3Schema"].clone()
+}
+
+/// Every field of `theirs` that `ours` takes away, retypes or newly asks for.
+fn narrowed(path: &str, theirs: &Value, ours: &Value, fields: &mut usize) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if theirs["type"] != ours["type"] {
+        wrong.push(format!(
+            "{path}: {} became {}",
+            theirs["type"], ours["type"]
+        ));
+    }
+    let strings = |list: &Value| -> Vec<String> {
+        let list = list.as_array().into_iter().flatten();
+        list.map(|entry| entry.as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    let (before, after) = (strings(&theirs["enum"]), strings(&ours["enum"]));
+    if !after.is_empty() && before.iter().any(|value| !after.contains(value)) {
+        wrong.push(format!("{path}: {before:?} became {after:?}"));
+    }
+    let asked = strings(&theirs["required"]);
+    for name in strings(&ours["required"]) {
+        // New objects inside new fields may ask for what they like.
+        if !asked.contains(&name) && !theirs["properties"][&name].is_null() {
+            wrong.push(format!("{path}.{name} is required now"));
+        }
+    }
+    for (name, field) in theirs["properties"].as_object().into_iter().flatten() {
+        *fields += 1;
+        let found = &ours["properties"][name];
+        // A field whose values nobody looks into takes all of them.
+        let takes_all = ours["x-kubernetes-preserve-unknown-fields"] == true;
+        if found.is_null() {
+            if !takes_all {
+                wrong.push(format!("{path}.{name} is gone"));
+            }
+        } else {
+            wrong.extend(narrowed(&format!("{path}.{name}"), field, found, fields));
+        }
+    }
+    for inner in ["items", "additionalProperties"] {
+        if theirs[inner].is_object() {
+            wrong.extend(narrowed(
+                &format!("{path}[]"),
+                &theirs[inner],
+                &ours[inner],
+                fields,
+            ));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn every_field_of_openelb_stands_with_its_name_and_type() {
+    let mut fields = 0;
+    let mut wrong = Vec::new();
+    for kind in ["eips", "bgpconfs", "bgppeers"] {
+        let file = format!("network.kubesphere.io_{kind}.yaml");
+        let theirs = v1alpha2(&repository().join("tests/fixtures/openelb").join(&file));
+        let ours = v1alpha2(&repository().join("config/crd/bases").join(&file));
+        for part in ["spec", "status"] {
+            let (theirs, ours) = (&theirs["properties"][part], &ours["properties"][part]);
+            wrong.extend(narrowed(kind, theirs, ours, &mut fields));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(fields > 100, "{fields} fields");
+}
+
+/// A value that a schema describes, with every field in it.
+fn filled(path: &str, schema: &Value) -> Value {
+    if let Some(values) = schema["enum"].as_array() {
+        return values.last().unwrap().clone();
+    }
+    match schema["type"].as_str() {
+        Some("object") if schema["additionalProperties"].is_object() => {
+            json!({"key": filled(path, &schema["additionalProperties"])})
+        }
+        Some("object") => {
+            let fields = schema["properties"].as_object().into_iter().flatten();
+            fields
+                .map(|(name, field)| (name.clone(), filled(&format!("{path}.{name}"), field)))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
+        }
+        Some("array") => json!([filled(path, &schema["items"])]),
+        Some("integer") => json!(7),
+        Some("boolean") => json!(true),
+        Some("string") => json!("2024-01-02T03:04:05Z"),
+        _ => panic!("{path}: {schema}"),
+    }
+}
+
+#[test]
+fn an_object_with_every_field_of_openelb_comes_back_as_it_was() {
+    use openelb_api::v1alpha2::{BgpConf, BgpPeer, Eip};
+
+    fn back<K: DeserializeOwned + Serialize>(object: &Value) -> Value {
+        json!(openelb_api::read::<K>(object).unwrap())
+    }
+
+    for (kind, plural) in [
+        ("Eip", "eips"),
+        ("BgpConf", "bgpconfs"),
+        ("BgpPeer", "bgppeers"),
+    ] {
+        let file = format!("network.kubesphere.io_{plural}.yaml");
+        let theirs = v1alpha2(&repository().join("tests/fixtures/openelb").join(&file));
+        let mut object = filled(kind, &theirs);
+        object["metadata"] = json!({"name": "full"});
+        object["apiVersion"] = json!(GROUP_VERSION);
+        object["kind"] = json!(kind);
+        let back = match kind {
+            "Eip" => back::<Eip>(&object),
+            "BgpConf" => back::<BgpConf>(&object),
+            _ => back::<BgpPeer>(&object),
+        };
+        assert_eq!(back, object, "{kind}");
+    }
 }

@@ -128,4 +128,6 @@ pub mod reasons {
     pub const ACCEPTED: &str = "Accepted";
     /// On BgpConf and BgpPeer: the message names fields that OpenELB's objects may have and that do nothing here.
     pub const WITHOUT_EFFECT: &str = "FieldsWithoutEffect";
+    /// On a Service: its Eip has protocol vip, whose addresses are given and not announced.
+    pub const NOT_SUPPORTED_YET: &str = "NotSupportedYet";
 }

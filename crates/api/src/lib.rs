@@ -42,4 +42,4 @@ pub use pool::{Binding, Closed, Pool, PoolAddresses, is_default};
 pub use range::{AddressRange, Family, RangeError, WrittenRange};
 pub use range_set::RangeSet;
 pub use selector::Labels;
-pub use tolerant::Tolerant;
+pub use tolerant::{Tolerant, read};

@@ -33,11 +33,31 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Tolerant<K> {
             .map(ObjectMeta::deserialize)
             .transpose();
         let metadata = metadata.map_err(D::Error::custom)?.unwrap_or_default();
-        let parsed = serde_json::from_value(value)
-            .map(Arc::new)
-            .map_err(|error| error.to_string());
+        let parsed = read(&value).map(Arc::new);
         Ok(Self { metadata, parsed })
     }
+}
+
+/// Reads an object as a kind; one without a spec as one with an empty spec, because OpenELB's definitions asked for none.
+///
+/// # Errors
+/// It does not have the kind's form; the message names the field and what is wrong with it.
+pub fn read<K: DeserializeOwned>(value: &Value) -> Result<K, String> {
+    // Only what fails is read with its path, which costs more.
+    if let Ok(object) = K::deserialize(value) {
+        return Ok(object);
+    }
+    let mut completed = value.clone();
+    if let Value::Object(object) = &mut completed
+        && object.get("spec").is_none_or(Value::is_null)
+    {
+        object.insert("spec".to_owned(), Value::Object(serde_json::Map::new()));
+    }
+    let value = &completed;
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        format!("{path}: {}", error.into_inner())
+    })
 }
 
 impl<K: Resource> Resource for Tolerant<K> {
@@ -72,7 +92,7 @@ impl<K: Resource> Resource for Tolerant<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::v1alpha2::Eip;
+    use crate::v1alpha2::{BgpPeer, BgpPeerSpec, Eip};
 
     #[test]
     fn a_good_object_is_read() {
@@ -86,6 +106,18 @@ mod tests {
         let text = r#"{"metadata":{"name":"lan"},"spec":{"address":7}}"#;
         let eip: Tolerant<Eip> = serde_json::from_str(text).unwrap();
         assert_eq!(eip.metadata.name.as_deref(), Some("lan"));
-        assert!(eip.parsed.unwrap_err().contains("invalid type: integer"));
+        assert_eq!(
+            eip.parsed.unwrap_err(),
+            "spec.address: invalid type: integer `7`, expected a string"
+        );
+    }
+
+    #[test]
+    fn an_object_without_a_spec_is_one_with_an_empty_spec() {
+        let empty = r#"{"metadata":{"name":"router"}}"#;
+        let peer: Tolerant<BgpPeer> = serde_json::from_str(empty).unwrap();
+        assert_eq!(peer.parsed.unwrap().spec, BgpPeerSpec::default());
+        let eip: Tolerant<Eip> = serde_json::from_str(empty).unwrap();
+        assert_eq!(eip.parsed.unwrap_err(), "spec: missing field `address`");
     }
 }

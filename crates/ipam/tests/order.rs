@@ -109,3 +109,17 @@ fn status_used_is_complete_up_to_its_bound_so_that_openelb_can_take_over_again()
     assert_eq!(usize::try_from(view.usage).unwrap(), LISTED + 1);
     assert!(view.conditions["UsedTruncated"].holds);
 }
+
+#[test]
+fn an_eip_says_which_of_its_fields_do_nothing() {
+    let mut world = World::default();
+    let spec = EipSpec {
+        address: "192.0.2.0/28".to_owned(),
+        using_known_ips: true,
+        ..EipSpec::default()
+    };
+    world.eip("lan", spec);
+    let ready = &world.index.eip_view("lan").unwrap().conditions["Ready"];
+    assert!(ready.holds);
+    assert_eq!(&*ready.message, "without effect: usingKnownIPs");
+}

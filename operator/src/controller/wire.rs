@@ -6,7 +6,8 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use openelb_api::keys;
 use openelb_api::v1alpha2::{
-    AddressHolder, EipAddress, EipAddressSpec, HolderPort, Protocol, RememberedHolder, name_for,
+    AddressHolder, EipAddress, EipAddressSpec, HolderPort, Protocol, RememberedHolder, holders,
+    name_for,
 };
 use openelb_ipam::ledger::{Entry, Record, Stored, Subject};
 use openelb_ipam::sharing::{Port, Terms};
@@ -117,6 +118,7 @@ fn remembered(record: &Record) -> Option<RememberedHolder> {
 /// The object to create. An adopted address has been in use: nobody probes it.
 pub(crate) fn object(record: &Record, adopted: bool) -> EipAddress {
     let mark = || [(keys::ADOPTED.to_owned(), "true".to_owned())].into();
+    let services: Vec<_> = record.entries.iter().map(holder).collect();
     EipAddress {
         metadata: ObjectMeta {
             name: Some(name_for(record.address)),
@@ -127,7 +129,8 @@ pub(crate) fn object(record: &Record, adopted: bool) -> EipAddress {
             address: record.address.to_string(),
             eip: record.eip.to_string(),
             protocol: Some(protocol(record)),
-            services: record.entries.iter().map(holder).collect(),
+            holders: holders(&services),
+            services,
             reserved: record.reserved,
             reserved_for: record.reserved_for.clone(),
             remembered: remembered(record),
@@ -140,12 +143,14 @@ pub(crate) fn object(record: &Record, adopted: bool) -> EipAddress {
 /// The merge patch that makes an object say this, and fails unless it is the very one that was read.
 pub(crate) fn record_patch(stored: &Stored) -> Value {
     let record = &stored.record;
+    let services: Vec<_> = record.entries.iter().map(holder).collect();
     json!({
         "metadata": {"uid": &*stored.uid.0, "resourceVersion": &*stored.version.0},
         "spec": {
             "eip": &*record.eip,
             "protocol": protocol(record),
-            "services": record.entries.iter().map(holder).collect::<Vec<_>>(),
+            "holders": holders(&services),
+            "services": services,
             "remembered": remembered(record),
             "revision": record.revision,
         }
@@ -262,7 +267,13 @@ mod tests {
         );
         object.metadata.uid = Some("o1".to_owned());
         object.metadata.resource_version = Some("5".to_owned());
-        assert_eq!(stored(&object).unwrap().record, record());
+        let stored = stored(&object).unwrap();
+        assert_eq!(stored.record, record());
+        assert_eq!(object.spec.holders, "default/web");
+        assert_eq!(
+            record_patch(&stored).pointer("/spec/holders"),
+            Some(&json!("default/web"))
+        );
     }
 
     #[test]

@@ -206,13 +206,39 @@ async fn openelbs_columns_stay() {
         "192.0.2.7",
         json!({"address": "192.0.2.7", "eip": "lan", "protocol": "layer2", "services": [
             {"namespace": "shop", "name": "web", "uid": "1"}, {"namespace": "shop", "name": "mail", "uid": "2"},
-        ]}),
+        ], "holders": "shop/web, shop/mail"}),
     );
     apply(&control, &held).await.unwrap();
+    let status = json!({"status": {"announcers": [{"node": "worker-1", "interfaces": ["eth0"]}]}});
+    patch_status(&control, "eipa/192.0.2.7", &status).await;
     let table = control.kubectl(&["get", "eipa"]).await.unwrap();
-    assert!(
-        table.contains("192.0.2.7") && table.contains("web") && table.contains("layer2"),
-        "{table}"
+    let lines: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        lines[0],
+        [
+            "NAME",
+            "ADDRESS",
+            "EIP",
+            "SERVICES",
+            "PROTOCOL",
+            "ANNOUNCER",
+            "AGE"
+        ]
+    );
+    assert_eq!(
+        lines[1][..7],
+        [
+            "192.0.2.7",
+            "192.0.2.7",
+            "lan",
+            "shop/web,",
+            "shop/mail",
+            "layer2",
+            "worker-1"
+        ]
     );
     let all = control.kubectl(&["get", "networking"]).await.unwrap();
     assert!(all.contains("eip.network.kubesphere.io/lan"), "{all}");

@@ -8,17 +8,7 @@ pub(super) fn read<K: DeserializeOwned>(value: &Value) -> Result<Option<K>, Stri
     if value.is_null() {
         return Ok(None);
     }
-    match K::deserialize(value) {
-        Ok(object) => Ok(Some(object)),
-        // Only what fails is read with its path, which costs more.
-        Err(_) => match serde_path_to_error::deserialize::<_, K>(value) {
-            Ok(object) => Ok(Some(object)),
-            Err(error) => {
-                let path = error.path().to_string();
-                Err(format!("{path}: {}", error.into_inner()))
-            }
-        },
-    }
+    openelb_api::read(value).map(Some)
 }
 
 /// Whether a change leaves spec and annotations as they were.

@@ -29,10 +29,10 @@ const GOBGP: [&str; 24] = [
     "ipv6-flowspec",
     "l3vpn-ipv6-flowspec",
     "l2vpn-flowspec",
-    "opaque",
-    "ls",
     "ipv4-srpolicy",
     "ipv6-srpolicy",
+    "opaque",
+    "ls",
 ];
 
 /// A family that is listed but never carries an address of a Service.
@@ -165,6 +165,18 @@ mod tests {
     }
 
     #[test]
+    fn the_api_server_takes_the_indexes_that_have_a_name() {
+        let rule = crate::crd::RULES
+            .iter()
+            .find(|rule| rule.path == "spec.families[]")
+            .unwrap();
+        assert_eq!(
+            rule.rule,
+            format!("self >= 0 && self <= {}", GOBGP.len() - 1)
+        );
+    }
+
+    #[test]
     fn indexes_are_gobgps() {
         let read = |indexes: &[i64]| Families::of_indexes(indexes).unwrap();
         assert_eq!(read(&[]).announced, Family::ALL.into());
@@ -172,6 +184,11 @@ mod tests {
         let more = read(&[0, 9, 2]);
         assert_eq!(more.announced, [Family::V4].into());
         assert_eq!(more.without_effect, ["l2vpn-evpn", "ipv4-labelled-unicast"]);
+        let last = read(&[0, 20, 21, 22, 23]);
+        assert_eq!(
+            last.without_effect,
+            ["ipv4-srpolicy", "ipv6-srpolicy", "opaque", "ls"]
+        );
         let error = Families::of_indexes(&[2]).unwrap_err();
         assert!(
             error

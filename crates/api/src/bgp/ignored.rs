@@ -22,6 +22,7 @@ pub fn of_conf(spec: &BgpConfSpec) -> Vec<&'static str> {
     if let Some(restart) = &spec.graceful_restart {
         fields.graceful_restart(restart);
     }
+    fields.note(!spec.policy.is_empty(), "policy");
     fields.0
 }
 
@@ -164,6 +165,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::v1alpha2::{BgpConf, BgpPeer, Eip};
+    use crate::validate::{self, View};
 
     #[test]
     fn fields_without_effect_are_named_and_others_are_not() {
@@ -223,14 +226,63 @@ mod tests {
         }))
         .unwrap();
         let named = of_peer(&spec);
-        assert_eq!(named.len(), 21, "{named:#?}");
+        assert_eq!(
+            named,
+            [
+                "conf.peerGroup",
+                "conf.vrf",
+                "conf.peerType",
+                "conf.removePrivateAs",
+                "conf.replacePeerAs",
+                "conf.allowOwnAs",
+                "conf.routeFlapDamping",
+                "conf.sendCommunity",
+                "timers.config.minimumAdvertisementInterval",
+                "transport.mtuDiscovery",
+                "transport.remoteAddress",
+                "transport.tcpMss",
+                "afiSafis.addPaths.config.receive",
+                "afiSafis other than unicast of AFI_IP and AFI_IP6",
+                "afiSafis.mpGracefulRestart without gracefulRestart.enabled",
+                "gracefulRestart.deferralTime",
+                "gracefulRestart.staleRoutesTime",
+                "gracefulRestart.peerRestartTime",
+                "gracefulRestart.peerRestarting",
+                "gracefulRestart.localRestarting",
+                "gracefulRestart.mode",
+            ]
+        );
+        // The webhook says the same, whatever else it says.
+        let object = BgpPeer::new("router", spec);
+        let verdict = validate::bgp_peer(&object, None, &View::default());
+        let warning = format!("spec: without effect: {}", named.join(", "));
+        assert!(verdict.warnings.contains(&warning), "{verdict:?}");
         let spec: BgpConfSpec = serde_json::from_value(json!({
-            "as": 1, "gracefulRestart": {"enabled": true, "staleRoutesTime": 1, "mode": "x"}
+            "as": 1, "gracefulRestart": {"enabled": true, "staleRoutesTime": 1, "mode": "x"}, "policy": "bgp"
         }))
         .unwrap();
+        let named = of_conf(&spec);
         assert_eq!(
-            of_conf(&spec),
-            ["gracefulRestart.staleRoutesTime", "gracefulRestart.mode"]
+            named,
+            [
+                "gracefulRestart.staleRoutesTime",
+                "gracefulRestart.mode",
+                "policy"
+            ]
         );
+        let verdict = validate::bgp_conf(&BgpConf::new("default", spec), None);
+        assert_eq!(
+            verdict.warnings,
+            [format!("spec: without effect: {}", named.join(", "))]
+        );
+    }
+
+    #[test]
+    fn an_eip_says_what_it_does_not_heed() {
+        let spec: EipSpec =
+            serde_json::from_value(json!({"address": "192.0.2.1", "usingKnownIPs": true})).unwrap();
+        assert_eq!(of_eip(&spec), ["usingKnownIPs"]);
+        let verdict = validate::eip(&Eip::new("lan", spec), None, &View::default());
+        assert_eq!(verdict.warnings, ["spec: without effect: usingKnownIPs"]);
     }
 }

@@ -205,6 +205,9 @@ fn neighbor(conf: &PeerConf) -> Result<Neighbor, FieldError> {
         Some(IpAddr::V6(v6)) if v6.is_unicast_link_local() => {
             Ok(Neighbor::LinkLocal(v6, zone.to_owned()))
         }
+        Some(_) if conf.neighbor_address.contains('%') => Err(wrong(
+            "has an interface, which only link-local addresses have",
+        )),
         Some(address) => Ok(Neighbor::Address(address)),
     }
 }
@@ -325,7 +328,15 @@ mod tests {
             neighbor(json!({"neighborInterface": "eth0"})),
             Ok(Neighbor::Interface("eth0".to_owned()))
         );
-        for wrong in ["fe80::1", "224.0.0.1", "0.0.0.0", "router", ""] {
+        for wrong in [
+            "fe80::1",
+            "224.0.0.1",
+            "0.0.0.0",
+            "router",
+            "",
+            "192.0.2.1%eth0",
+            "2001:db8::1%eth0",
+        ] {
             assert!(
                 neighbor(json!({"neighborAddress": wrong})).is_err(),
                 "{wrong}"

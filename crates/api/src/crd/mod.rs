@@ -42,6 +42,11 @@ fn definition<K: CustomResourceExt, Spec: JsonSchema>(replaces_openelb: bool) ->
     if let Some(schema) = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema") {
         tidy::describe(schema, &json!(schemars::schema_for!(Spec)));
         tidy::tidy(schema);
+        if replaces_openelb && let Some(root) = schema.as_object_mut() {
+            // OpenELB asked for no spec, so objects without one are stored: they must be readable, and their metadata
+            // writable, or nobody could take a finalizer off them.
+            root.remove("required");
+        }
         for limit in rules::LIMITS.iter().filter(|limit| limit.kind == kind) {
             limit.add_to(schema);
         }

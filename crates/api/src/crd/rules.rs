@@ -222,7 +222,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         kind: "BgpConf",
         path: "spec.families[]",
-        rule: "self >= 0 && self <= 22",
+        rule: "self >= 0 && self <= 23",
         message: "must be GoBGP's index of a family: 0 for IPv4 unicast, 1 for IPv6 unicast",
     },
     Rule {

@@ -12,6 +12,8 @@ use super::{Protocol, is_default};
 
 /// One external address: who holds it, and who announces it. Named after the address, so that the API server's unique
 /// names make it impossible to give it out twice. Written by the controller; a user makes one to reserve an address.
+/// The column ANNOUNCER is of layer 2, and shows one of the two nodes during a hand-over; which nodes announce a route
+/// by BGP is told by the Service's condition `Announced`.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "network.kubesphere.io",
@@ -26,16 +28,7 @@ use super::{Protocol, is_default};
     status = "EipAddressStatus",
     printcolumn(name = "Address", type_ = "string", json_path = ".spec.address"),
     printcolumn(name = "Eip", type_ = "string", json_path = ".spec.eip"),
-    printcolumn(
-        name = "Namespace",
-        type_ = "string",
-        json_path = ".spec.services[*].namespace"
-    ),
-    printcolumn(
-        name = "Service",
-        type_ = "string",
-        json_path = ".spec.services[*].name"
-    ),
+    printcolumn(name = "Services", type_ = "string", json_path = ".spec.holders"),
     printcolumn(name = "Protocol", type_ = "string", json_path = ".spec.protocol"),
     printcolumn(
         name = "Announcer",
@@ -62,6 +55,10 @@ pub struct EipAddressSpec {
     /// that is remembered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<AddressHolder>,
+    /// The same Services for people: `namespace/name`, separated by commas. Columns of `kubectl get` show one entry of
+    /// a list, so that a list would hide those that share.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub holders: String,
     /// Set by a user: the address is given to nobody but the Services that ask for it by name and are listed in
     /// `reservedFor`.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -76,6 +73,16 @@ pub struct EipAddressSpec {
     /// Raised by every writer, so that no write is without effect on the object's resourceVersion.
     #[serde(default, skip_serializing_if = "is_default")]
     pub revision: i64,
+}
+
+/// What [`EipAddressSpec::holders`] says of these Services.
+#[must_use]
+pub fn holders(services: &[AddressHolder]) -> String {
+    let names: Vec<String> = services
+        .iter()
+        .map(|service| format!("{}/{}", service.namespace, service.name))
+        .collect();
+    names.join(", ")
 }
 
 /// A Service that holds an address, with what sharing is decided on.
@@ -185,6 +192,20 @@ mod tests {
             name_for("2001:db8::a".parse().unwrap()),
             "2001-0db8-0000-0000-0000-0000-0000-000a"
         );
+    }
+
+    #[test]
+    fn everybody_who_shares_an_address_is_named() {
+        let holder = |name: &str| AddressHolder {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            ..AddressHolder::default()
+        };
+        assert_eq!(
+            holders(&[holder("web"), holder("mail")]),
+            "shop/web, shop/mail"
+        );
+        assert_eq!(holders(&[]), "");
     }
 
     #[test]

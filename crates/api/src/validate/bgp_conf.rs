@@ -6,9 +6,9 @@ use kube::ResourceExt;
 
 use super::{Change, Verdict, eip::is_dns_label, fields, spelling};
 use crate::{
-    bgp::Speaker,
+    bgp::{Speaker, ignored},
     keys,
-    v1alpha2::{BgpConf, BgpConfSpec, GracefulRestart},
+    v1alpha2::{BgpConf, BgpConfSpec},
 };
 
 /// The largest AS number (RFC 6793).
@@ -43,13 +43,6 @@ pub fn bgp_conf(new: &BgpConf, old: Option<&BgpConf>) -> Verdict {
         let message = "has no effect while spec.listenPort is -1";
         verdict.warn("spec.listenAddresses", message);
     }
-    let families = new.spec.families.iter().enumerate();
-    for (index, family) in families.filter(|(_, family)| **family > 1) {
-        verdict.warn(
-            &format!("spec.families[{index}]"),
-            format!("{family} has no effect; only 0 (IPv4 unicast) and 1 (IPv6 unicast) are used"),
-        );
-    }
     let policy = &new.spec.policy;
     if !policy.is_empty() && !policy.split('.').all(is_dns_label) {
         verdict.deny(
@@ -57,15 +50,7 @@ pub fn bgp_conf(new: &BgpConf, old: Option<&BgpConf>) -> Verdict {
             format!("{policy:?} is no name of a ConfigMap"),
         );
     }
-    if new.spec.use_multiple_paths {
-        verdict.warn(
-            "spec.useMultiplePaths",
-            "has no effect: received routes are not used",
-        );
-    }
-    if let Some(restart) = &new.spec.graceful_restart {
-        ignored_restart(restart, &mut verdict);
-    }
+    verdict.warn_without_effect(&ignored::of_conf(&new.spec));
     verdict
 }
 
@@ -98,26 +83,6 @@ pub(super) fn as_number(path: &str, number: i64, verdict: &mut Verdict) {
         verdict.warn(
             path,
             format!("{number} is reserved (RFC 7300); some routers refuse it"),
-        );
-    }
-}
-
-/// Fields of graceful restart that are accepted and have no effect.
-pub(super) fn ignored_restart(restart: &GracefulRestart, verdict: &mut Verdict) {
-    let ignored: Vec<&str> = [
-        ("staleRoutesTime", restart.stale_routes_time.is_some()),
-        ("peerRestartTime", restart.peer_restart_time.is_some()),
-        ("peerRestarting", restart.peer_restarting),
-        ("localRestarting", restart.local_restarting),
-        ("mode", !restart.mode.is_empty()),
-    ]
-    .into_iter()
-    .filter_map(|(name, is_set)| is_set.then_some(name))
-    .collect();
-    if !ignored.is_empty() {
-        verdict.warn(
-            "spec.gracefulRestart",
-            format!("without effect: {}", ignored.join(", ")),
         );
     }
 }
@@ -159,7 +124,7 @@ mod tests {
             json!({ "as": 50001, "listenPort": 17900, "routerId": "10.0.255.254" }),
             json!({ "as": 4_200_000_000_i64, "families": [0, 1], "listenAddresses": ["0.0.0.0", "::"] }),
             json!({ "asPerRack": { "a": 65001, "b": 65002 } }),
-            json!({ "as": 65000, "gracefulRestart": { "enabled": true, "restartTime": 60 }, "policy": "bgp-policy" }),
+            json!({ "as": 65000, "gracefulRestart": { "enabled": true, "restartTime": 60 } }),
         ] {
             assert_eq!(created(spec.clone()), Verdict::default(), "{spec}");
         }
@@ -233,9 +198,7 @@ mod tests {
         assert_eq!(
             verdict.warnings,
             [
-                "spec.families[1]: 2 has no effect; only 0 (IPv4 unicast) and 1 (IPv6 unicast) are used",
-                "spec.useMultiplePaths: has no effect: received routes are not used",
-                "spec.gracefulRestart: without effect: staleRoutesTime, mode",
+                "spec: without effect: useMultiplePaths, families above 1, gracefulRestart.staleRoutesTime, gracefulRestart.mode",
             ]
         );
     }

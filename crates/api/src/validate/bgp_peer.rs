@@ -4,14 +4,10 @@ use std::net::Ipv6Addr;
 
 use kube::ResourceExt;
 
-use super::{
-    Change, Verdict, View,
-    bgp_conf::{as_number, ignored_restart},
-    fields, spelling,
-};
+use super::{Change, Verdict, View, bgp_conf::as_number, fields, spelling};
 use crate::{
     Labels,
-    bgp::{Hops, Peer, RemoteAs, Timers},
+    bgp::{Hops, Peer, RemoteAs, Timers, ignored},
     v1alpha2::{AfiSafi, BgpPeer, BgpPeerSpec, PeerConf},
 };
 
@@ -39,7 +35,7 @@ pub fn bgp_peer(new: &BgpPeer, old: Option<&BgpPeer>, view: &View) -> Verdict {
     timers(spec, &mut verdict);
     distance(spec, &mut verdict);
     families(&spec.afi_safis, &mut verdict);
-    ignored(spec, &mut verdict);
+    verdict.warn_without_effect(&ignored::of_peer(spec));
     verdict
 }
 
@@ -170,10 +166,6 @@ fn timers(spec: &BgpPeerSpec, verdict: &mut Verdict) {
     let Some(config) = timers.and_then(|timers| timers.config.as_ref()) else {
         return;
     };
-    if !config.minimum_advertisement_interval.is_empty() {
-        let path = "spec.timers.config.minimumAdvertisementInterval";
-        verdict.warn(path, "has no effect");
-    }
     let Ok(Timers {
         hold, keepalive, ..
     }) = Timers::try_from(config)
@@ -231,7 +223,7 @@ fn password(spec: &BgpPeerSpec, conf: &PeerConf, verdict: &mut Verdict) {
     verdict.warn("spec.conf.authPassword", message);
 }
 
-/// Families that are listed twice, or without effect.
+/// Families that are listed twice.
 fn families(entries: &[AfiSafi], verdict: &mut Verdict) {
     let mut seen: Vec<(&str, &str)> = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
@@ -243,44 +235,8 @@ fn families(entries: &[AfiSafi], verdict: &mut Verdict) {
         let (afi, safi) = (named.afi.as_str(), named.safi.as_str());
         if seen.contains(&(afi, safi)) {
             verdict.deny(&path, format!("{afi} is listed twice"));
-        } else if !matches!(
-            (afi, safi),
-            ("", "") | ("AFI_IP" | "AFI_IP6", "SAFI_UNICAST")
-        ) {
-            verdict.warn(
-                &path,
-                format!("{afi}/{safi} has no effect; only AFI_IP and AFI_IP6 with SAFI_UNICAST are announced"),
-            );
         }
         seen.push((afi, safi));
-    }
-}
-
-fn ignored(spec: &BgpPeerSpec, verdict: &mut Verdict) {
-    let conf = spec.conf.clone().unwrap_or_default();
-    if let Some(restart) = &spec.graceful_restart {
-        ignored_restart(restart, verdict);
-    }
-    let transport = spec.transport.clone().unwrap_or_default();
-    let fields: Vec<&str> = [
-        ("conf.peerGroup", !conf.peer_group.is_empty()),
-        ("conf.vrf", !conf.vrf.is_empty()),
-        ("conf.peerType", conf.peer_type.is_some()),
-        ("conf.routeFlapDamping", conf.route_flap_damping),
-        ("conf.sendCommunity", conf.send_community.is_some()),
-        ("conf.allowOwnAs", conf.allow_own_as.is_some()),
-        (
-            "transport.remoteAddress",
-            !transport.remote_address.is_empty(),
-        ),
-        ("transport.mtuDiscovery", transport.mtu_discovery),
-        ("transport.tcpMss", transport.tcp_mss.is_some()),
-    ]
-    .into_iter()
-    .filter_map(|(name, is_set)| is_set.then_some(name))
-    .collect();
-    if !fields.is_empty() {
-        verdict.warn("spec", format!("without effect: {}", fields.join(", ")));
     }
 }
 

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use super::{Change, EipFacts, Verdict, View, fields, spelling};
 use crate::{
     AddressRange, Interface, Labels, RangeSet,
-    bgp::PathAttributes,
+    bgp::{PathAttributes, ignored},
     is_default, keys,
     v1alpha2::{Eip, EipSpec, OnAddressRemoved, Protocol},
 };
@@ -274,9 +274,7 @@ fn remarks(spec: &EipSpec, verdict: &mut Verdict) {
     let is_bound = !spec.namespaces.is_empty()
         || !spec.namespace_selector.is_empty()
         || spec.service_selector.is_some();
-    if spec.using_known_ips {
-        verdict.warn("spec.usingKnownIPs", "has no effect");
-    }
+    verdict.warn_without_effect(&ignored::of_eip(spec));
     if spec.priority != 0 && !is_bound && !spec.auto_assigns() {
         verdict.warn(
             "spec.priority",

@@ -66,10 +66,46 @@ mod tests {
         assert_eq!(address("x"), None);
     }
 
+    /// A range as somebody may write it: any spelling, any spaces.
+    fn written() -> impl Strategy<Value = String> {
+        let space = || prop::sample::select(vec!["", " ", "  "]);
+        let spelled = |address: IpAddr, style: u8| match (address, style % 3) {
+            (IpAddr::V6(v6), 0) => {
+                let groups = v6.segments().map(|group| format!("{group:04X}"));
+                groups.join(":")
+            }
+            (IpAddr::V6(v6), 1) => v6.to_string().to_uppercase(),
+            (address, _) => address.to_string(),
+        };
+        let form = (any::<IpAddr>(), any::<u8>(), any::<u8>(), any::<u8>());
+        (form, space(), space()).prop_map(move |((address, style, more, form), before, after)| {
+            let one = spelled(address, style);
+            match (form % 3, address) {
+                (0, _) => format!("{before}{one}{after}"),
+                (1, IpAddr::V4(_)) => format!("{before}{one}/{}{after}", more % 33),
+                (1, IpAddr::V6(_)) => format!("{before}{one}/{}{after}", more % 129),
+                (_, IpAddr::V4(v4)) => {
+                    let last = u32::from(v4).saturating_add(more.into());
+                    format!(
+                        "{before}{one}{after}-{before}{}",
+                        std::net::Ipv4Addr::from(last)
+                    )
+                }
+                (_, IpAddr::V6(v6)) => {
+                    let last = u128::from(v6).saturating_add(more.into());
+                    let last = std::net::Ipv6Addr::from(last).into();
+                    format!("{one}{before}-{after}{}", spelled(last, more))
+                }
+            }
+        })
+    }
+
     proptest! {
         /// A second pass changes nothing, and the meaning stays.
         #[test]
-        fn canonical_is_canonical(text in "[0-9a-fA-F:./, -]{0,40}") {
+        fn canonical_is_canonical(parts in prop::collection::vec(written(), 1..4)) {
+            let text = parts.join(" ,");
+            prop_assert!(text.split(',').all(|part| part.parse::<WrittenRange>().is_ok()), "{}", text);
             if let Some(canonical) = ranges(&text) {
                 prop_assert_eq!(ranges(&canonical), None);
                 let read = |text: &str| -> Vec<WrittenRange> {

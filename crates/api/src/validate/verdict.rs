@@ -52,4 +52,11 @@ impl Verdict {
     pub fn warn(&mut self, path: &str, message: impl Display) {
         self.warnings.push(format!("{path}: {message}"));
     }
+
+    /// Accepts, and names the fields that do nothing.
+    pub(super) fn warn_without_effect(&mut self, fields: &[&str]) {
+        if !fields.is_empty() {
+            self.warn("spec", format!("without effect: {}", fields.join(", ")));
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use openelb_api::bgp::ignored;
 use openelb_api::v1alpha2::Eip;
 use openelb_api::validate::{self, View};
 use openelb_api::{Pool, RangeSet};
@@ -130,7 +131,12 @@ impl Index {
             .as_ref()
             .map_or(0, |time| time.0.as_second());
         match Pool::try_from(eip) {
-            Ok(pool) => {
+            Ok(mut pool) => {
+                let without = ignored::of_eip(&eip.spec);
+                if !without.is_empty() {
+                    let warning = format!("without effect: {}", without.join(", "));
+                    pool.addresses.warnings.push(warning);
+                }
                 // Of the object alone: what others have is told by conditions of its own.
                 let refused = validate::eip(eip, None, &View::default()).denials;
                 self.apply_pool(name, pool, refused.join("; "), created);

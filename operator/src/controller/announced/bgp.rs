@@ -72,10 +72,7 @@ fn conf_patch(picture: &Picture, silent: &Silent, now: Timestamp) -> Option<Valu
         let object = BgpConf::new(keys::BGP_CONF, (*conf.spec).clone());
         Fault::of(&validate::bgp_conf(&object, None), conf.speaker.is_ok())
     });
-    let mut without = ignored::of_conf(&conf.spec);
-    if !conf.spec.policy.is_empty() {
-        without.push("policy");
-    }
+    let without = ignored::of_conf(&conf.spec);
     let entries = status.nodes_conf_status.iter();
     let entries = entries.filter(|(node, _)| picture.world.nodes.contains_key(*node));
     let mut speaks = false;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use openelb_api::keys::conditions::ANNOUNCED;
+use openelb_api::keys::{conditions::ANNOUNCED, reasons};
 use openelb_api::v1alpha2::Protocol;
 use openelb_bgp::{Digest, Family, RouteSet};
 use serde_json::{Value, json};
@@ -128,7 +128,7 @@ pub(super) fn verdicts(
                 Protocol::Layer2 => by_layer2(world, &able, &address),
                 Protocol::Vip => Part {
                     ok: Some(false),
-                    reason: "NotSupported",
+                    reason: reasons::NOT_SUPPORTED_YET,
                     text: "addresses of vip Eips are not announced; use protocol layer2 or bgp"
                         .to_owned(),
                     nodes: BTreeSet::new(),
@@ -645,6 +645,17 @@ mod tests {
         let verdicts = verdicts(&picture, &silent, &mut agreed, at(0));
         let web = &verdicts.services[&ServiceKey::new("default", "web")];
         assert_eq!(web.message, "203.0.113.1: 1/2 nodes, 1/1 peers");
+    }
+
+    #[test]
+    fn an_address_of_a_vip_eip_says_that_it_is_not_announced_yet() {
+        let world = two_nodes().pool(|pool| pool.protocol = Protocol::Vip);
+        let (status, text) = of(&picture(&world), &mut Agreed::default());
+        assert_eq!(status, "False NotSupportedYet");
+        assert_eq!(
+            text,
+            "203.0.113.1: addresses of vip Eips are not announced; use protocol layer2 or bgp"
+        );
     }
 
     #[test]

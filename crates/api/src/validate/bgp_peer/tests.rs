@@ -205,6 +205,10 @@ fn what_cannot_work_is_refused() {
             "spec.afiSafis[1].config.family: AFI_IP is listed",
         ),
         (
+            json!({ "conf": { "neighborAddress": "2001:db8::1%eth0" } }),
+            "spec.conf.neighborAddress: \"2001:db8::1%eth0\" has an interface",
+        ),
+        (
             json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "Like" }] } }),
             "spec.nodeSelector.matchExpressions[0].operator: ",
         ),
@@ -275,7 +279,7 @@ fn what_works_but_surprises_is_a_warning() {
         ),
         (
             json!({ "afiSafis": [{}, { "config": { "family": { "afi": "AFI_L2VPN", "safi": "SAFI_EVPN" } } }] }),
-            "spec.afiSafis[1].config.family: AFI_L2VPN/SAFI_EVPN has no effect",
+            "spec: without effect: afiSafis other than unicast of AFI_IP and AFI_IP6",
         ),
         (
             json!({ "bfd": { "enabled": true, "minimumTtl": 250 } }),

@@ -326,7 +326,7 @@ fn what_works_but_surprises_is_a_warning() {
         ),
         (
             json!({ "address": "10.0.0.1", "usingKnownIPs": true }),
-            "spec.usingKnownIPs: has no effect",
+            "spec: without effect: usingKnownIPs",
         ),
         (
             json!({ "address": "10.0.0.1", "interface": "eth0" }),

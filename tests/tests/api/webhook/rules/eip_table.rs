@@ -356,7 +356,7 @@ fn fields() -> Vec<(Value, Expect)> {
         ),
         (
             with("usingKnownIPs", json!(true)),
-            Warned("spec.usingKnownIPs: has no effect"),
+            Warned("spec: without effect: usingKnownIPs"),
         ),
         // A wrong type is refused in words; it never counts as a broken webhook.
         (

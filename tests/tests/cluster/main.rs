@@ -2,6 +2,7 @@
 
 mod journey;
 mod main_job;
+mod monitoring;
 mod nodes;
 mod pods;
 mod quickstart;

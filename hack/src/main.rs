@@ -3,6 +3,7 @@
 
 mod bench;
 mod command;
+mod docs;
 mod image;
 mod manifests;
 mod prerequisites;
@@ -35,6 +36,8 @@ enum Command {
     Image(image::Args),
     /// Write `deploy/openelb.yaml` from the chart.
     Manifests(manifests::Args),
+    /// Write the pages of the reference that are made from the programs.
+    Docs(docs::Args),
     /// Show the load balancer at work, on a Kubernetes of three nodes inside this machine.
     Quickstart(quickstart::Args),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Manifests(args) => manifests::run(&args),
+        Command::Docs(args) => docs::run(&args),
         Command::Quickstart(args) => quickstart::run(&args),
     };
     match outcome {

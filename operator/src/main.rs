@@ -40,6 +40,30 @@ enum Command {
     Prepare(prepare::Args),
     /// Print the version as JSON.
     Version,
+    /// Print every metric that a process has, as `/metrics` shows it; what the reference is made from.
+    #[command(hide = true)]
+    Metrics {
+        /// The process.
+        #[arg(value_enum)]
+        process: Process,
+    },
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Process {
+    Controller,
+    Speaker,
+}
+
+impl Process {
+    fn metrics(self) -> Result<String, std::fmt::Error> {
+        let metrics = process::Metrics::new();
+        match self {
+            Self::Controller => controller::example(&metrics),
+            Self::Speaker => speaker::example(&metrics),
+        }
+        metrics.text()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -61,6 +85,10 @@ fn main() -> ExitCode {
             println!("{}", process::version::json());
             return ExitCode::SUCCESS;
         }
+        Command::Metrics { process } => process
+            .metrics()
+            .map(|text| print!("{text}"))
+            .map_err(Into::into),
         Command::Controller(args) => {
             process::run(common, CONTROLLER_PORT, |context| -> LocalBoxFuture<_> {
                 Box::pin(controller::run(args, context))

@@ -313,6 +313,9 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<String> {
 }
 
 /// A port that nobody listens on right now.
-fn free() -> Result<SocketAddr> {
+///
+/// # Errors
+/// The machine has none.
+pub fn free() -> Result<SocketAddr> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

@@ -24,7 +24,13 @@ pub struct Cli {
     #[arg(long, global = true)]
     pub kubeconfig: Option<PathBuf>,
     /// What to log: a level, or directives as of tracing's EnvFilter.
-    #[arg(long, global = true, env = "RUST_LOG", default_value = "info")]
+    #[arg(
+        long,
+        global = true,
+        visible_alias = "log",
+        env = "RUST_LOG",
+        default_value = "info"
+    )]
     pub log_level: String,
     /// How log lines look.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
@@ -48,6 +54,9 @@ pub enum Command {
     /// What the chart's jobs do; safe to run at any time and again.
     #[command(subcommand)]
     Certs(Certs),
+    /// Print every metric, as `/metrics` shows it; what the reference is made from.
+    #[command(hide = true)]
+    Metrics,
 }
 
 /// Options of `serve`.

@@ -11,6 +11,7 @@ use kube::{
 use openelb_webhook::{
     args::{Certs, Cli, Command, LogFormat, patching},
     certs::{config::CertConfig, job, store::Store},
+    metrics::Metrics,
     run,
 };
 use tracing_subscriber::EnvFilter;
@@ -18,9 +19,14 @@ use tracing_subscriber::EnvFilter;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Metrics) {
+        print!("{}", Metrics::example().encode()?);
+        return Ok(());
+    }
     start_logging(&cli)?;
     let client = client(cli.kubeconfig.as_deref()).await?;
     match cli.command {
+        Command::Metrics => Ok(()),
         Command::Serve(args) => run::serve(&args, client).await,
         Command::Certs(Certs::Create { place, host }) => {
             let store = Store::new(

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
 
@@ -12,6 +12,10 @@ use prometheus_client::{
 const BUCKETS: [f64; 10] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.1, 1.0,
 ];
+
+fn buckets() -> Histogram {
+    Histogram::new(BUCKETS)
+}
 
 /// What tells one kind of review from another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,7 +42,7 @@ pub struct Metrics {
     /// Reviews answered.
     pub reviews: Family<ReviewLabels, Counter>,
     /// Time from a complete request to its answer.
-    pub review_seconds: Histogram,
+    pub review_seconds: Family<ReviewLabels, Histogram>,
     /// Connections and requests that were refused.
     pub refusals: Family<RefusalLabels, Counter>,
     /// Open connections.
@@ -66,7 +70,7 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let reviews = Family::default();
-        let review_seconds = Histogram::new(BUCKETS);
+        let review_seconds = Family::new_with_constructor(buckets as fn() -> Histogram);
         let refusals = Family::default();
         let connections = Gauge::default();
         let certificate_expiry = Gauge::default();
@@ -74,13 +78,16 @@ impl Metrics {
         let ca_bundle_patches = Counter::default();
         let certificate_errors = Counter::default();
         let view_objects = Gauge::default();
-        let mut registry = Registry::with_prefix("openelb_webhook");
+        let mut all = Registry::with_prefix("openelb");
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        all.register("build", "The build that runs", build);
+        let registry = all.sub_registry_with_prefix("webhook");
         registry.register("reviews", "Reviews answered", Clone::clone(&reviews));
         registry.register_with_unit(
             "review_duration",
             "Time from a complete request to its answer",
             Unit::Seconds,
-            review_seconds.clone(),
+            Clone::clone(&review_seconds),
         );
         registry.register(
             "refusals",
@@ -115,7 +122,7 @@ impl Metrics {
             view_objects.clone(),
         );
         Self {
-            registry: Arc::new(registry),
+            registry: Arc::new(all),
             reviews,
             review_seconds,
             refusals,
@@ -126,6 +133,26 @@ impl Metrics {
             certificate_errors,
             view_objects,
         }
+    }
+
+    /// Every metric with a value, for the reference.
+    #[must_use]
+    pub fn example() -> Self {
+        let all = Self::new();
+        let labels = ReviewLabels {
+            phase: "validate",
+            kind: "Eip",
+            outcome: "allowed",
+        };
+        all.reviewed(&labels, 0.001);
+        all.refuse("busy");
+        all
+    }
+
+    /// Counts a review and the seconds that it took.
+    pub fn reviewed(&self, labels: &ReviewLabels, seconds: f64) {
+        self.reviews.get_or_create(labels).inc();
+        self.review_seconds.get_or_create(labels).observe(seconds);
     }
 
     /// Counts something refused.

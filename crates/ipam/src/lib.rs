@@ -12,7 +12,7 @@ mod service;
 pub mod sharing;
 mod taken;
 
-pub use index::{Decision, EipView, Index, LISTED, Millis, News};
+pub use index::{Decision, EipView, Index, LISTED, Millis, News, Share};
 pub use names::{ServiceKey, Uid, Version, word};
 pub use pairs::Pairs;
 pub use service::{HELD_ANNOTATION, Request, Said, ServiceFacts, ServiceStatus};

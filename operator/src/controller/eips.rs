@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::execute::FIELD_MANAGER;
+use super::metrics::Metrics;
 use super::wire;
 
 /// The pause between two writes of one Eip.
@@ -32,14 +33,23 @@ struct Written {
 }
 
 /// The statuses of all Eips.
-#[derive(Default)]
 pub(crate) struct Statuses {
+    metrics: Metrics,
     written: BTreeMap<Arc<str>, Written>,
     due: BTreeSet<Arc<str>>,
     running: JoinSet<(Arc<str>, bool)>,
 }
 
 impl Statuses {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            written: BTreeMap::new(),
+            due: BTreeSet::new(),
+            running: JoinSet::new(),
+        }
+    }
+
     /// Takes in what a watch says of an Eip.
     pub(crate) fn seen(&mut self, object: &Tolerant<Eip>) {
         let Some(name) = object.metadata.name.as_deref() else {
@@ -74,6 +84,7 @@ impl Statuses {
     pub(crate) fn gone(&mut self, name: &str) {
         self.written.remove(name);
         self.due.remove(name);
+        self.metrics.eip_gone(name);
     }
 
     /// Eips whose view may have changed.
@@ -118,6 +129,7 @@ impl Statuses {
             let Some(view) = index.eip_view(&name) else {
                 continue;
             };
+            self.metrics.eip(&name, &view);
             if says_the_same(&view, written) {
                 continue;
             }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use openelb_ipam::ledger::Outcome;
-use openelb_ipam::{Index, Millis, News, ServiceKey};
+use openelb_ipam::ledger::{Outcome, Plan};
+use openelb_ipam::{Index, Millis, News, ServiceKey, ServiceStatus};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -61,6 +61,8 @@ pub(crate) struct Engine {
     statuses: Statuses,
     finalizers: finalizers::Services,
     leftovers: Leftovers,
+    /// When somebody last asked for something for a Service that has not been done yet.
+    arrived: HashMap<ServiceKey, Instant>,
     listings: BTreeMap<Kind, Listing>,
     namespaces: BTreeSet<String>,
     began: Instant,
@@ -79,16 +81,17 @@ impl Engine {
             context,
             workers,
             news,
-            metrics,
             activity,
             index: Index::default(),
             queue: Queue::default(),
             busy: HashMap::new(),
             running: JoinSet::new(),
             backoff: Backoff::default(),
-            statuses: Statuses::default(),
+            statuses: Statuses::new(metrics.clone()),
+            metrics,
             finalizers: finalizers::Services::default(),
             leftovers: Leftovers::default(),
+            arrived: HashMap::new(),
             listings: Kind::ALL
                 .into_iter()
                 .map(|kind| (kind, Listing::default()))
@@ -127,7 +130,7 @@ impl Engine {
                 () = shutdown.cancelled() => break,
                 Ok(()) = leading.changed() => {
                     self.leads = *leading.borrow_and_update();
-                    self.metrics.leader.set(self.leads.into());
+                    self.metrics.leads(self.leads);
                     self.review();
                 }
                 Some(ended) = self.running.join_next() => match ended {
@@ -152,7 +155,7 @@ impl Engine {
             }
             if !self.leads && *leading.borrow() {
                 self.leads = true;
-                self.metrics.leader.set(1);
+                self.metrics.leads(true);
                 self.review();
             }
         }
@@ -255,6 +258,9 @@ impl Engine {
             .addresses
             .set(i64::try_from(addresses).unwrap_or(i64::MAX));
         self.metrics
+            .allocated
+            .set(i64::try_from(self.index.holders()).unwrap_or(i64::MAX));
+        self.metrics
             .queued
             .set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
     }
@@ -268,6 +274,7 @@ impl Engine {
             self.finalizers.begin(&self.context.client, &key);
         }
         let Some(decision) = self.index.plan(&key, now) else {
+            self.arrived.remove(&key);
             return;
         };
         let service = self.index.service(&key);
@@ -304,6 +311,7 @@ impl Engine {
         match end {
             Ok(conclusion) if conclusion.outcome == Outcome::Done => {
                 self.metrics.plans.inc();
+                self.told(&key, &job.plan);
                 self.backoff.succeeded(&key);
                 for news in news {
                     tracing::info!(service = %key, ?news);
@@ -320,7 +328,7 @@ impl Engine {
                     .failed(&key, rank, Why::Passing, now, rand::random());
             }
             Err(failure) => {
-                self.metrics.failures.inc();
+                Metrics::count(&self.metrics.failures, failure.label());
                 tracing::warn!(service = %key, error = %failure, "trying again");
                 let why = if failure.is_refusal() {
                     Why::Refused
@@ -332,6 +340,23 @@ impl Engine {
                     self.news.say(&job.plan.subject, News::Failed(words.into()));
                 }
             }
+        }
+    }
+
+    /// Counts what a Service was told, and how long that took.
+    fn told(&mut self, key: &ServiceKey, plan: &Plan<ServiceStatus>) {
+        let arrived = self.arrived.remove(key);
+        let said = plan.publish.as_ref();
+        let Some(said) = said.and_then(|status| status.allocated.as_ref()) else {
+            return;
+        };
+        if !said.holds {
+            Metrics::count(&self.metrics.refusals, &said.reason);
+        } else if let Some(arrived) = arrived
+            && !plan.reserve.is_empty()
+        {
+            let took = arrived.elapsed().as_secs_f64();
+            self.metrics.allocation.observe(took);
         }
     }
 
@@ -364,10 +389,14 @@ impl Engine {
                 }
                 if self.index.apply_service(*facts, now) {
                     self.backoff.changed(&key, now);
+                    if self.works() {
+                        self.arrived.entry(key.clone()).or_insert_with(Instant::now);
+                    }
                     self.enqueue(key, Rank::User);
                 }
             }
             Change::ServiceGone(key, uid) => {
+                self.arrived.remove(&key);
                 if self.index.remove_service(&key, Some(&uid), now) {
                     self.enqueue(key, Rank::User);
                 }

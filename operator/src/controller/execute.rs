@@ -69,6 +69,15 @@ impl Failure {
             },
         }
     }
+
+    /// A word for counting.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Api(_) => "api",
+            Self::Unusable(_) => "unusable",
+        }
+    }
 }
 
 /// Carries a job out to its end, whatever that is.

@@ -47,12 +47,19 @@ pub(crate) struct Args {
     workers: u16,
 }
 
+/// Registers every metric of the controller, each with a value.
+pub(crate) fn example(metrics: &crate::process::Metrics) {
+    metrics::Metrics::register(metrics).example();
+}
+
 /// Runs until `context.shutdown` is cancelled.
 pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
     let synced = context
         .readiness
         .gate("controller: first look at the cluster");
     let metrics = metrics::Metrics::register(&context.metrics);
+    let told = metrics.clone();
+    context.state.add("controller", move || told.state());
     let identity = args.identity.unwrap_or_else(leader::default_identity);
     let election = if args.leader_elect {
         leader::Election::join(&context, &identity, args.lease_seconds)

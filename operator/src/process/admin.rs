@@ -1,4 +1,5 @@
-//! `/metrics`, `/healthz` and `/readyz` over plain HTTP.
+//! `/metrics`, `/healthz` and `/readyz` over plain HTTP, and for this machine only `/debug/state` (what the process holds,
+//! as JSON) and `/debug/log` (GET tells what is logged, PUT changes it until the process ends).
 //!
 //! `/healthz` says that the process runs and its runtime answers; it never depends on the API server,
 //! because restarting a speaker cannot heal an API server. `/readyz` names what is still missing.
@@ -6,16 +7,18 @@
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
-use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus_client::encoding::text::encode;
+use axum::{Json, Router};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::Context;
+use super::telemetry::Log;
 
 /// Reads `HOST:PORT`, Go's `:PORT` (all addresses), or `0` (`None`: no server).
 pub(crate) fn parse_address(
@@ -40,6 +43,7 @@ pub(crate) fn parse_address(
 pub(crate) async fn serve(
     address: Option<SocketAddr>,
     context: &Context,
+    log: Log,
 ) -> anyhow::Result<Option<JoinHandle<()>>> {
     let Some(address) = address else {
         return Ok(None);
@@ -58,7 +62,9 @@ pub(crate) async fn serve(
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(context.clone());
+        .merge(debug(log))
+        .with_state(context.clone())
+        .into_make_service_with_connect_info::<SocketAddr>();
     let shutdown = context.shutdown.clone();
     Ok(Some(tokio::spawn(async move {
         let served = axum::serve(listener, router)
@@ -82,11 +88,44 @@ async fn readyz(State(context): State<Context>) -> (StatusCode, String) {
     }
 }
 
+/// What only this machine may ask.
+fn debug(log: Log) -> Router<Context> {
+    let told = log.clone();
+    let filter = async move || told.filter() + "\n";
+    let change = async move |text: String| match log.set(&text) {
+        Ok(()) => (StatusCode::OK, String::new()),
+        Err(why) => (StatusCode::BAD_REQUEST, format!("{text:?}: {why}\n")),
+    };
+    Router::new()
+        .route("/debug/state", get(state))
+        .route("/debug/log", get(filter).put(change))
+        .layer(from_fn(only_from_here))
+}
+
+async fn only_from_here(
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if peer.ip().to_canonical().is_loopback() {
+        next.run(request).await
+    } else {
+        let why = "only for this machine: use kubectl port-forward\n";
+        (StatusCode::FORBIDDEN, why).into_response()
+    }
+}
+
+async fn state(State(context): State<Context>) -> Json<Value> {
+    let mut state = context.state.tell();
+    state.insert("ready".to_owned(), json!(context.readiness.gates()));
+    state.insert("version".to_owned(), super::version::value());
+    Json(Value::Object(state))
+}
+
 async fn metrics(State(context): State<Context>) -> impl IntoResponse {
-    let mut text = String::new();
-    let status = match context.metrics.with(|registry| encode(&mut text, registry)) {
-        Ok(()) => StatusCode::OK,
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    let (status, text) = match context.metrics.text() {
+        Ok(text) => (StatusCode::OK, text),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     };
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     (status, [(header::CONTENT_TYPE, kind)], text)

@@ -8,6 +8,7 @@ pub(crate) mod admin;
 mod client;
 mod readiness;
 mod signals;
+mod state;
 mod telemetry;
 pub(crate) mod version;
 
@@ -18,8 +19,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::future::LocalBoxFuture;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 pub(crate) use readiness::{Gate, Readiness};
+pub(crate) use state::State;
 use tokio_util::sync::CancellationToken;
 
 /// The work is waiting for others; more threads than this would only take memory on a large machine.
@@ -44,7 +48,13 @@ pub(crate) struct CommonArgs {
     #[arg(long, global = true)]
     metrics_addr: Option<String>,
     /// What to log: a level or a filter such as `info,openelb_bgp=debug`.
-    #[arg(long, global = true, env = "OPENELB_LOG", default_value = "info")]
+    #[arg(
+        long,
+        global = true,
+        visible_alias = "log-level",
+        env = "OPENELB_LOG",
+        default_value = "info"
+    )]
     log: String,
     /// How to log.
     #[arg(long, global = true, env = "OPENELB_LOG_FORMAT", value_enum, default_value_t = telemetry::Format::Text)]
@@ -64,6 +74,8 @@ pub(crate) struct Context {
     pub(crate) readiness: Readiness,
     /// Where metrics are registered; the names get the prefix `openelb_`.
     pub(crate) metrics: Metrics,
+    /// What `/debug/state` tells.
+    pub(crate) state: State,
 }
 
 /// The process's metrics.
@@ -71,8 +83,22 @@ pub(crate) struct Context {
 pub(crate) struct Metrics(Arc<Mutex<Registry>>);
 
 impl Metrics {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new(Registry::with_prefix("openelb"))))
+    /// Those of every process: which build it is.
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("openelb");
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The build that runs", build);
+        Self(Arc::new(Mutex::new(registry)))
+    }
+
+    /// The text that Prometheus reads.
+    ///
+    /// # Errors
+    /// A metric cannot be written.
+    pub(crate) fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        self.with(|registry| encode(&mut text, registry))?;
+        Ok(text)
     }
 
     /// Registers metrics, or reads what is registered.
@@ -86,7 +112,7 @@ pub(crate) fn run<F>(args: CommonArgs, default_port: u16, work: F) -> anyhow::Re
 where
     F: FnOnce(Context) -> LocalBoxFuture<'static, anyhow::Result<()>>,
 {
-    telemetry::init(&args.log, args.log_format)?;
+    let log = telemetry::init(&args.log, args.log_format)?;
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| {
@@ -108,8 +134,9 @@ where
             shutdown: shutdown.clone(),
             readiness: Readiness::default(),
             metrics: Metrics::new(),
+            state: State::default(),
         };
-        let admin = admin::serve(address, &context).await?;
+        let admin = admin::serve(address, &context, log).await?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
         let result = work(context).await;
         shutdown.cancel();

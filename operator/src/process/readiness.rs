@@ -27,6 +27,14 @@ impl Readiness {
             .collect()
     }
 
+    /// Every gate, and whether it is open.
+    pub(crate) fn gates(&self) -> BTreeMap<&'static str, bool> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     fn set(&self, name: &'static str, open: bool) {
         self.0
             .lock()

@@ -4,13 +4,20 @@
 //! configuration, and a series ends with its peer.
 
 use std::fmt;
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use openelb_bgp::{BfdSnapshot, BfdState, CounterValues, PeerSnapshot, SessionState, Snapshot};
+use ipnet::IpNet;
+use openelb_bgp::{
+    BfdSnapshot, BfdState, CounterValues, Family, FamilySnapshot, PeerSnapshot, SessionState,
+    Snapshot,
+};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 /// Where the engine that runs is found, if one runs.
@@ -40,6 +47,12 @@ impl Metrics {
         });
         Self { reaction, bgp }
     }
+
+    /// What `/debug/state` tells of BGP.
+    pub(super) fn state(&self) -> Value {
+        let running = self.bgp.borrow().clone();
+        running.map_or(Value::Null, |running| state(&running.borrow()))
+    }
 }
 
 /// The sessions of the engine that runs.
@@ -51,9 +64,9 @@ struct Sessions {
 impl Collector for Sessions {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let running = self.running.borrow().clone();
-        let Some(snapshot) = running.map(|running| running.borrow().clone()) else {
-            return Ok(());
-        };
+        // Without an engine the metrics are there, and have no series.
+        let snapshot = running.map(|running| running.borrow().clone());
+        let snapshot = snapshot.unwrap_or_default();
         for series in SERIES {
             series.encode(&snapshot, &mut encoder)?;
         }
@@ -86,6 +99,76 @@ impl Collector for Sessions {
         }
         Ok(())
     }
+}
+
+fn state(snapshot: &Snapshot) -> Value {
+    let peers = snapshot.peers.iter().map(|(name, peer)| {
+        let families = peer.families.iter().map(|(family, told)| {
+            let announced = told.advertised.count();
+            (family.to_string(), json!({"announced": announced}))
+        });
+        let bfd = peer.bfd.as_ref().map(|bfd| {
+            json!({
+                "state": format!("{:?}", bfd.state),
+                "detectionMilliseconds": bfd.detection.as_millis(),
+                "flaps": bfd.flaps,
+            })
+        });
+        let told = json!({
+            "state": format!("{:?}", peer.state),
+            "families": families.collect::<Map<_, _>>(),
+            "lastError": peer.last_error.as_ref().map(|error| error.message.clone()),
+            "bfd": bfd,
+        });
+        (name.to_string(), told)
+    });
+    let listeners = snapshot.listeners.iter().map(|(address, bound)| {
+        let why = bound.as_ref().err().map(ToString::to_string);
+        (
+            address.to_string(),
+            json!(why.unwrap_or_else(|| "bound".to_owned())),
+        )
+    });
+    json!({
+        "peers": peers.collect::<Map<_, _>>(),
+        "listeners": listeners.collect::<Map<_, _>>(),
+        "error": snapshot.error.as_ref().map(ToString::to_string),
+    })
+}
+
+/// A peer with everything that there may be, for the reference.
+pub(super) fn example() -> Snapshot {
+    let family = FamilySnapshot {
+        advertised: [IpNet::from(IpAddr::from(Ipv4Addr::new(192, 0, 2, 1)))]
+            .into_iter()
+            .collect(),
+        ..FamilySnapshot::default()
+    };
+    let peer = PeerSnapshot {
+        state: SessionState::Established,
+        since: SystemTime::UNIX_EPOCH,
+        negotiated: None,
+        families: [(Family::Ipv4, family)].into(),
+        last_error: None,
+        last_notification: None,
+        bfd: Some(BfdSnapshot {
+            state: BfdState::Up,
+            remote_state: BfdState::Up,
+            peer: IpAddr::from(Ipv4Addr::new(192, 0, 2, 254)),
+            since: SystemTime::UNIX_EPOCH,
+            diagnostic: 0,
+            remote_diagnostic: 0,
+            transmit: Duration::from_millis(100),
+            receive: Duration::from_millis(100),
+            detection: Duration::from_millis(300),
+            flaps: 2,
+        }),
+        counters: Arc::default(),
+        description: String::new(),
+    };
+    let mut snapshot = Snapshot::default();
+    snapshot.peers.insert("spine".into(), Arc::new(peer));
+    snapshot
 }
 
 fn messages(sent: bool, counters: &CounterValues) -> [(&'static str, u64); 5] {
@@ -235,10 +318,6 @@ fn seconds(time: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::SystemTime;
-
-    use openelb_bgp::{Family, FamilySnapshot};
     use prometheus_client::encoding::text::encode;
     use prometheus_client::registry::Registry;
 
@@ -255,35 +334,17 @@ mod tests {
     }
 
     fn peer() -> PeerSnapshot {
-        PeerSnapshot {
-            state: SessionState::Established,
-            since: SystemTime::UNIX_EPOCH,
-            negotiated: None,
-            families: [(
-                Family::Ipv4,
-                FamilySnapshot {
-                    advertised: ["192.0.2.1/32".parse().unwrap()].into_iter().collect(),
-                    ..FamilySnapshot::default()
-                },
-            )]
-            .into(),
-            last_error: None,
-            last_notification: None,
-            bfd: Some(BfdSnapshot {
-                state: BfdState::Up,
-                remote_state: BfdState::Up,
-                peer: "10.0.0.1".parse().unwrap(),
-                since: SystemTime::UNIX_EPOCH,
-                diagnostic: 0,
-                remote_diagnostic: 0,
-                transmit: Duration::from_millis(100),
-                receive: Duration::from_millis(100),
-                detection: Duration::from_millis(300),
-                flaps: 2,
-            }),
-            counters: Arc::default(),
-            description: String::new(),
-        }
+        let spine = example().peers.remove("spine").unwrap();
+        Arc::into_inner(spine).unwrap()
+    }
+
+    #[test]
+    fn the_state_tells_of_sessions_and_their_families() {
+        let told = state(&example());
+        let spine = &told["peers"]["spine"];
+        assert_eq!(spine["state"], "Established");
+        assert_eq!(spine["families"]["ipv4-unicast"]["announced"], 1);
+        assert_eq!(spine["bfd"]["detectionMilliseconds"], 300);
     }
 
     #[test]

@@ -53,6 +53,13 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// How many changes are taken in before the wish is computed anew.
 const BATCH: usize = 10_000;
 
+/// Registers every metric of the speaker, each with a value.
+pub(crate) fn example(metrics: &crate::process::Metrics) {
+    let (_running, snapshot) = watch::channel(metrics::example());
+    Metrics::register(metrics).bgp.send_replace(Some(snapshot));
+    layer2::example(metrics);
+}
+
 /// Runs until `context.shutdown` is cancelled.
 pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
     let node = args.node()?;
@@ -73,6 +80,8 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
         None => None,
     };
     let metrics = Metrics::register(&context.metrics);
+    let told = metrics.clone();
+    context.state.add("bgp", move || told.state());
     let mut speaker = Speaker {
         picture: Picture::new(&KINDS, Some(node.clone())),
         layer2,
@@ -107,14 +116,15 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
                     picture_gate.open();
                     recheck = speaker.act();
                     metrics.reaction.observe(heard.elapsed().as_secs_f64());
-                    if speaker.layer2.as_ref().is_none_or(layer2::Engine::runs) {
-                        engines_gate.open();
-                    }
                 }
             }
             () = timer => recheck = speaker.act(),
             () = speaker.engine.changed() => speaker.report(),
             woken = woken(&mut speaker.layer2) => speaker.layer2_woken(woken?),
+        }
+        // Whatever made it so: a watch, a link that came up, a timer.
+        if speaker.picture.complete() && speaker.layer2.as_ref().is_none_or(layer2::Engine::runs) {
+            engines_gate.open();
         }
     }
     let leaves = speaker.node_leaves();

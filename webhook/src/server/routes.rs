@@ -12,7 +12,7 @@ use axum::{
 };
 use serde_json::Value;
 use tokio::sync::Semaphore;
-use tracing::debug;
+use tracing::info;
 
 use super::{
     body::{BodyError, BodyMemory},
@@ -124,10 +124,8 @@ impl Desk {
         let start = Instant::now();
         match review(self.reviewer.as_ref(), phase, bytes) {
             Ok((review, labels)) => {
-                self.metrics.reviews.get_or_create(&labels).inc();
                 self.metrics
-                    .review_seconds
-                    .observe(start.elapsed().as_secs_f64());
+                    .reviewed(&labels, start.elapsed().as_secs_f64());
                 Json(review).into_response()
             }
             Err(error) => {
@@ -157,7 +155,7 @@ pub fn review(
     let request = read(bytes)?;
     let (answer, kind) = reviewer.review(phase, &request);
     if !answer.is_allowed() {
-        debug!(
+        info!(
             kind = %request.kind, name = request.name, namespace = request.namespace,
             user = request.user, denials = ?answer.denials, "denied"
         );

@@ -24,12 +24,23 @@ pub struct EipView {
     pub usage: i64,
     /// The first of them, each with its Services in OpenELB's form.
     pub used: BTreeMap<String, String>,
+    /// How many addresses of each family it can give, and how many of them are in use.
+    pub families: BTreeMap<Family, Share>,
     /// No address is free.
     pub occupied: bool,
     /// The Eip can be used.
     pub ready: bool,
     /// Conditions by type.
     pub conditions: BTreeMap<&'static str, Said>,
+}
+
+/// An Eip's addresses of one family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// How many it can give, those in use included.
+    pub addresses: u128,
+    /// How many of its addresses Services have.
+    pub in_use: i64,
 }
 
 fn said(holds: bool, reason: &str, message: impl Into<String>) -> Said {
@@ -64,6 +75,14 @@ impl Index {
             ready: true,
             ..EipView::default()
         };
+        let assignable = &pool.addresses.assignable;
+        for family in Family::ALL {
+            let addresses = assignable.size_of(family);
+            if addresses > 0 {
+                let in_use = 0;
+                view.families.insert(family, Share { addresses, in_use });
+            }
+        }
         self.list_used(name, &mut view);
         let ready = match pool.closed {
             Some(Closed::Disabled) => {
@@ -130,6 +149,8 @@ impl Index {
         let mut usage = 0_i64;
         for (address, record) in records {
             usage = usage.saturating_add(1);
+            let share = view.families.entry(Family::of(*address)).or_default();
+            share.in_use = share.in_use.saturating_add(1);
             if view.used.len() < LISTED {
                 let services: Vec<_> = record
                     .entries

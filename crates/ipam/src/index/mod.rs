@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use eip::{EipView, LISTED};
+pub use eip::{EipView, LISTED, Share};
 use pools::Pools;
 use rest::Resting;
 use waiting::Waiting;
@@ -332,6 +332,12 @@ impl Index {
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         (self.waiting.len(), self.slots.len())
+    }
+
+    /// How many Services have an address.
+    #[must_use]
+    pub fn holders(&self) -> usize {
+        self.held.len()
     }
 
     /// Ends the rest of addresses whose time is over.

@@ -11,6 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelS
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::process;
@@ -38,6 +39,16 @@ impl Metrics {
             registry.register_collector(Box::new(own.clone()));
         });
         own
+    }
+
+    /// What `/debug/state` tells of layer 2.
+    pub(super) fn state(&self) -> Value {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        json!({
+            "members": read(&self.0.members),
+            "addresses": read(&self.0.answering),
+            "responds": self.0.responder.load().is_some(),
+        })
     }
 
     /// The responder runs and counts here.

@@ -40,6 +40,11 @@ use lease::LeaseMembership;
 use metrics::Metrics;
 pub(super) use news::{News, write};
 
+/// Registers every metric of layer 2.
+pub(super) fn example(metrics: &crate::process::Metrics) {
+    Metrics::register(metrics);
+}
+
 /// How long a stopping speaker waits for others to take its addresses.
 const HAND_OVER: Duration = Duration::from_secs(5);
 
@@ -135,9 +140,12 @@ impl Engine {
     pub(super) async fn new(settings: Settings, context: &Context) -> anyhow::Result<Self> {
         let links = LinksWatch::spawn().await?;
         let link_changes = links.subscribe();
+        let metrics = Metrics::register(&context.metrics);
+        let told = metrics.clone();
+        context.state.add("layer2", move || told.state());
         Ok(Self {
             reporter: Reporter::start(context.client.clone(), &settings.node),
-            metrics: Metrics::register(&context.metrics),
+            metrics,
             context: context.clone(),
             host: None,
             settings,

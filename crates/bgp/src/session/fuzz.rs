@@ -10,11 +10,21 @@ use super::{Session, SessionConfig};
 use crate::config::{PeerConfig, RemoteAs};
 use crate::family::Family;
 
-/// Feeds octets to a fresh session and to an established one.
+/// An OPEN without capabilities.
+const PLAIN: &[u8] = &[0, 29, 1, 4, 0xfd, 0xea, 0, 90, 192, 0, 2, 2, 0];
+/// An OPEN with all that changes how later messages are read: both families, extended messages, four-octet AS
+/// numbers, several paths, route refresh.
+const FULL: &[u8] = &[
+    0, 65, 1, 4, 0xfd, 0xea, 0, 90, 192, 0, 2, 2, 36, 2, 34, 1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1, 6,
+    0, 65, 4, 0, 0, 0xfd, 0xea, 69, 8, 0, 1, 1, 1, 0, 2, 1, 1, 2, 0, 70, 0,
+];
+
+/// Feeds octets to a fresh session and to established ones.
 pub(crate) fn fuzz(octets: &[u8]) {
     const HEADER: [u8; 16] = [0xff; 16];
     let mut peer = PeerConfig::new(Ipv4Addr::LOCALHOST.into(), RemoteAs::Any);
     peer.families = Family::ALL.to_vec();
+    peer.add_path_send = true;
     let config = SessionConfig {
         local_as: 65001,
         router_id: Ipv4Addr::LOCALHOST,
@@ -25,12 +35,12 @@ pub(crate) fn fuzz(octets: &[u8]) {
         inbound: true,
     };
     let now = Instant::now();
-    for open_first in [false, true] {
+    for open_first in [None, Some(PLAIN), Some(FULL)] {
         let (mut session, _) = Session::begin(config.clone(), Arc::default(), now);
         let mut buffer = BytesMut::new();
-        if open_first {
+        if let Some(open) = open_first {
             buffer.extend_from_slice(&HEADER);
-            buffer.extend_from_slice(&[0, 29, 1, 4, 0xfd, 0xea, 0, 90, 192, 0, 2, 2, 0]);
+            buffer.extend_from_slice(open);
             buffer.extend_from_slice(&HEADER);
             buffer.extend_from_slice(&[0, 19, 4]);
         }

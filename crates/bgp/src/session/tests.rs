@@ -1,5 +1,7 @@
 //! The OPEN by golden bytes, and what the state machine leaves to us.
 
+mod golden;
+
 use std::net::Ipv4Addr;
 
 use super::*;

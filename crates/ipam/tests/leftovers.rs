@@ -172,3 +172,23 @@ fn what_an_older_eip_excludes_is_a_younger_ones_to_give() {
     let view = world.index.eip_view("b").unwrap();
     assert!(!view.conditions["Overlapping"].holds);
 }
+
+#[test]
+fn what_another_writer_makes_anew_while_we_give_it_back_is_given_back_too() {
+    let mut world = served(false);
+    let address = "192.0.2.0".parse().unwrap();
+    let mut again = world.records[&address].clone();
+    world.delete("web");
+    let plan = world.index.plan(&key("web"), 0).unwrap().plan;
+    let end = world.carry_out(&plan);
+    assert!(world.records.is_empty());
+    // A leader of before, paused between its reading and its writing; the watch is faster than our own end.
+    again.uid = "another".into();
+    world.records.insert(address, again);
+    world.edit_record("192.0.2.0", |_| ());
+    world.index.conclude(&plan, Some(&end), world.now);
+    world.queue.insert(key("web"));
+    world.work();
+    assert!(world.records.is_empty());
+    assert_eq!(world.index.counts(), (0, 0));
+}

@@ -29,7 +29,7 @@ use pools::Pools;
 use rest::Resting;
 use waiting::Waiting;
 
-use crate::ledger::{Conclusion, Outcome, Plan, Record, Stored};
+use crate::ledger::{Conclusion, Outcome, Plan, Record, Seen, Stored};
 use crate::names::{ServiceKey, Uid, Version};
 use crate::service::{ServiceFacts, ServiceStatus};
 use crate::taken::Taken;
@@ -352,8 +352,8 @@ impl Index {
     /// its addresses stay taken until the next plan for the same Service says what is there.
     pub fn conclude(&mut self, plan: &Plan<ServiceStatus>, end: Option<&Conclusion>, now: Millis) {
         let Some(end) = end else { return };
-        for (address, stored) in &end.records {
-            if let Some(stored) = stored {
+        for (address, seen) in &end.records {
+            if let Seen::Stored(stored) = seen {
                 let known = self
                     .slots
                     .get(address)
@@ -369,15 +369,16 @@ impl Index {
                 continue;
             }
             // A reservation's last word is never "none": this one was given back. Where a watch was faster to
-            // say so, the address may be somebody else's already.
+            // say so, the address may be somebody else's already, or be the same Service's again by another
+            // writer's word, in an object of its own.
             let subject = &plan.subject.uid;
             let Some(slot) = self.slots.get(address) else {
                 continue;
             };
-            let stored = slot
-                .stored
-                .clone()
-                .filter(|stored| !stored.record.names(subject));
+            let stored = slot.stored.clone().filter(|stored| match seen {
+                Seen::Deleted(uid) => stored.uid != *uid,
+                Seen::Stored(_) | Seen::Absent => !stored.record.names(subject),
+            });
             let pending = self.pending_of_others(*address, subject);
             let left = stored.is_some() || pending.is_some();
             self.set_slot(*address, left.then_some(Slot { stored, pending }), now);

@@ -17,5 +17,5 @@ mod model;
 
 pub use record::{Entry, Record, Stored};
 pub use transaction::{
-    Answer, Call, Conclusion, Outcome, Plan, Reservation, Step, Subject, Transaction,
+    Answer, Call, Conclusion, Outcome, Plan, Reservation, Seen, Step, Subject, Transaction,
 };

@@ -130,8 +130,19 @@ pub struct Conclusion {
     pub outcome: Outcome,
     /// The Service's version after the publication.
     pub published: Option<Version>,
-    /// The last that was seen of each record: what is stored, or that there is none.
-    pub records: Vec<(IpAddr, Option<Stored>)>,
+    /// The last that was seen of the record of each address.
+    pub records: Vec<(IpAddr, Seen)>,
+}
+
+/// The last that a transaction saw of an address' record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Seen {
+    /// This is stored.
+    Stored(Stored),
+    /// The object with this uid was deleted. Another may have been created since.
+    Deleted(Uid),
+    /// There was none.
+    Absent,
 }
 
 /// The rules that the protocol's safety rests on.
@@ -205,7 +216,7 @@ pub struct Transaction<P> {
     attempts: u8,
     released: Vec<Stored>,
     published: Option<Version>,
-    records: Vec<(IpAddr, Option<Stored>)>,
+    records: Vec<(IpAddr, Seen)>,
 }
 
 impl<P: Clone> Transaction<P> {
@@ -262,11 +273,11 @@ impl<P: Clone> Transaction<P> {
             (Stage::Reserve(i, attempt), answer) => self.on_reserve(i, attempt, answer),
             (Stage::Publish, Answer::Published(version)) => self.on_published(version),
             (Stage::GiveBack(i), Answer::Deleted | Answer::NotFound) => {
-                self.learn_released(i, None);
+                self.learn_released(i, |released| Seen::Deleted(released.uid.clone()));
                 self.give_back(i + 1)
             }
             (Stage::GiveBack(i), Answer::Written(stored)) => {
-                self.learn_released(i, Some(stored));
+                self.learn_released(i, |_| Seen::Stored(stored));
                 self.give_back(i + 1)
             }
             _ => Stage::End(Outcome::Again),
@@ -326,7 +337,7 @@ impl<P: Clone> Transaction<P> {
 
     fn on_released_read(&mut self, i: usize, stored: Option<Stored>) -> Stage {
         if let Some(&address) = self.plan.release.get(i) {
-            self.learn(address, stored.clone());
+            self.learn(address, stored.clone().map_or(Seen::Absent, Seen::Stored));
         }
         self.released
             .extend(stored.filter(|stored| stored.record.names(&self.plan.subject.uid)));
@@ -383,7 +394,7 @@ impl<P: Clone> Transaction<P> {
         }
         match (attempt, answer) {
             (Attempt::Create | Attempt::Update(_), Answer::Written(stored)) => {
-                self.learn(stored.record.address, Some(stored));
+                self.learn(stored.record.address, Seen::Stored(stored));
                 self.attempts = 0;
                 self.reserve(i + 1)
             }
@@ -393,7 +404,7 @@ impl<P: Clone> Transaction<P> {
                 Stage::Reserve(i, Attempt::Create)
             }
             (Attempt::Read, Answer::Record(Some(stored))) => {
-                self.learn(stored.record.address, Some(stored.clone()));
+                self.learn(stored.record.address, Seen::Stored(stored.clone()));
                 self.take(i, stored)
             }
             (Attempt::ConfirmCurrent(stored), Answer::Service(Some((uid, version))))
@@ -444,16 +455,17 @@ impl<P: Clone> Transaction<P> {
         }
     }
 
-    fn learn_released(&mut self, i: usize, stored: Option<Stored>) {
-        if let Some(address) = self.released.get(i).map(|released| released.record.address) {
-            self.learn(address, stored);
+    fn learn_released(&mut self, i: usize, seen: impl FnOnce(&Stored) -> Seen) {
+        if let Some(released) = self.released.get(i) {
+            let (address, seen) = (released.record.address, seen(released));
+            self.learn(address, seen);
         }
     }
 
-    fn learn(&mut self, address: IpAddr, stored: Option<Stored>) {
+    fn learn(&mut self, address: IpAddr, seen: Seen) {
         match self.records.iter_mut().find(|(known, _)| *known == address) {
-            Some((_, known)) => *known = stored,
-            None => self.records.push((address, stored)),
+            Some((_, known)) => *known = seen,
+            None => self.records.push((address, seen)),
         }
     }
 }

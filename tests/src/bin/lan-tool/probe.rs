@@ -35,6 +35,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     loop {
         tokio::select! {
             _ = ticks.tick() => {
+                // What came while this process did not run is no loss.
+                while let Ok((length, _)) = socket.try_recv_from(&mut buffer) {
+                    answered(&mut waiting, buffer.get(..length), &mut out)?;
+                }
                 let now = Instant::now();
                 let wall = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
                 while let Some(first) = waiting.first_entry() {
@@ -52,14 +56,26 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             }
             received = socket.recv_from(&mut buffer) => {
                 let Ok((length, _)) = received else { continue };
-                let answer = buffer.get(..length).context("the kernel wrote beyond the buffer")?;
-                let Some((id, name)) = answer.split_first_chunk::<8>() else { continue };
-                let id = u64::from_be_bytes(*id);
-                if let Some((_, wall)) = waiting.remove(&id) {
-                    writeln!(out, "{id} {wall} {}", String::from_utf8_lossy(name))?;
-                    out.flush()?;
-                }
+                answered(&mut waiting, buffer.get(..length), &mut out)?;
+                out.flush()?;
             }
         }
     }
+}
+
+/// Notes who answered a datagram that is waited for.
+fn answered(
+    waiting: &mut BTreeMap<u64, (Instant, u128)>,
+    answer: Option<&[u8]>,
+    out: &mut impl Write,
+) -> Result<()> {
+    let answer = answer.context("the kernel wrote beyond the buffer")?;
+    let Some((id, name)) = answer.split_first_chunk::<8>() else {
+        return Ok(());
+    };
+    let id = u64::from_be_bytes(*id);
+    if let Some((_, wall)) = waiting.remove(&id) {
+        writeln!(out, "{id} {wall} {}", String::from_utf8_lossy(name))?;
+    }
+    Ok(())
 }

@@ -195,6 +195,8 @@ fn one_node_answers_and_another_takes_over_when_it_dies() {
         condition(&stage, ADDRESS, "Conflict", "False").await?;
         counts(&stage, &first, "members", |value| value == 2).await?;
         counts(&stage, &first, "addresses", |value| value == 1).await?;
+        let other = if first == "n1" { "n2" } else { "n1" };
+        counts(&stage, other, "addresses", |value| value == 0).await?;
         for name in [
             "requests_total",
             "responses_total",

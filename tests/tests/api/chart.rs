@@ -282,11 +282,14 @@ async fn the_install_job_prepares_a_cluster_with_just_its_rights() {
                 "secret/memberlist",
                 "--namespace",
                 NAMESPACE,
-                "--output=jsonpath={.data.key}",
+                "--output=jsonpath={.data.key} {.metadata.resourceVersion} {.metadata.annotations}",
             ])
             .await
             .unwrap();
-        assert!(key.len() > 40);
+        assert!(key.len() > 60, "{key}");
+        // OpenELB's release has this Secret; an upgrade from it must not take it away.
+        assert!(key.contains(r#""helm.sh/resource-policy":"keep""#), "{key}");
+        assert!(!key.contains(PUBLISHED), "{key}");
         versions.insert((seen, key));
     }
     assert_eq!(
@@ -340,9 +343,18 @@ async fn grant_install_rights(control: &ControlPlane) {
         .unwrap();
 }
 
-/// A DaemonSet as OpenELB's chart leaves it.
+/// The key that OpenELB publishes, as a Secret holds it.
+const PUBLISHED: &str = "b3BlbmVsYi1zcGVha2Vycw==";
+
+/// A DaemonSet and the key of its pods as OpenELB's chart leaves them.
 async fn leave_a_speaker_of_openelb(control: &ControlPlane) {
-    let openelb = serde_json::json!({
+    let key = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "memberlist", "namespace": NAMESPACE},
+        "data": {"key": PUBLISHED},
+    });
+    let daemonset = serde_json::json!({
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
         "metadata": {"name": "openelb-speaker", "namespace": NAMESPACE},
@@ -354,6 +366,8 @@ async fn leave_a_speaker_of_openelb(control: &ControlPlane) {
             },
         },
     });
+    let openelb =
+        serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [key, daemonset]});
     let file = control
         .folder()
         .write("openelb.json", openelb.to_string())

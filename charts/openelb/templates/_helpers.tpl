@@ -132,14 +132,37 @@ tolerations:
 {{- fail "speaker.apiHosts: speakers have no control port. Remove it; BgpPeer status and metrics tell what it told." -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.speaker.memberlistSecret -}}
+{{- if lt (len .) 16 -}}
+{{- fail (printf "speaker.memberlistSecret: a key needs 16 bytes or more, and this one has %d. Leave it empty: a good one is made and kept in the Secret memberlist." (len .)) -}}
+{{- end -}}
+{{- end -}}
+{{- include "openelb.refuseTag" (list "global.tag" .Values.global.tag) -}}
 {{- range $component := list "controller" "speaker" "webhook" -}}
-{{- if hasPrefix "kubesphere/" (index $.Values $component).image.repository -}}
-{{- fail (printf "%s.image.repository: %s is an image of OpenELB. Remove the value, or name your copy of openelb-%s." $component (index $.Values $component).image.repository $component) -}}
+{{- $image := (index $.Values $component).image -}}
+{{- if regexMatch "(^|/)kubesphere(io|dev)?/" $image.repository -}}
+{{- fail (printf "%s.image.repository: %s is an image of OpenELB. Remove the value, or name your copy of openelb-%s." $component $image.repository $component) -}}
 {{- end -}}
+{{- include "openelb.refuseTag" (list (printf "%s.image.tag" $component) $image.tag) -}}
 {{- end -}}
-{{- if contains "certgen" (.Values.admission.image.repository | default "") -}}
+{{- with .Values.admission.image -}}
+{{- if or (contains "certgen" (.repository | default "")) (and .tag (not .repository)) -}}
 {{- fail "admission.image: certificates are made by the webhook's own image. Remove admission.image, or set webhook.image." -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A tag that only OpenELB's images have: (list "global.tag" "v0.6.0"). */}}
+{{- define "openelb.refuseTag" -}}
+{{- $tag := index . 1 | default "" -}}
+{{- if regexMatch "^(v?0\\.[0-6](\\..*)?|master)$" $tag -}}
+{{- fail (printf "%s: %s is a release of OpenELB. Remove the value: this chart names the images that belong to it." (index . 0) $tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The port that the webhook's pods listen on; `controller.webhookPort` is where OpenELB's chart has it. */}}
+{{- define "openelb.webhookPort" -}}
+{{- .Values.controller.webhookPort | default .Values.webhook.port -}}
 {{- end -}}
 
 {{/* Names under which the API server calls the webhook, beside those that it knows itself. */}}

@@ -39,6 +39,8 @@ pub struct User {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Object {
+    /// Empty for the core group.
+    pub api_group: String,
     /// Plural, such as `services`.
     pub resource: String,
     /// Empty for cluster-scoped kinds.

@@ -29,8 +29,15 @@ pub struct Measurement {
 /// # Errors
 /// The file cannot be written.
 pub fn append(file: &Path, measurement: &Measurement) -> Result<()> {
-    let mut line = serde_json::to_string(measurement)?;
-    line.push('\n');
+    append_line(file, &serde_json::to_string(measurement)?)
+}
+
+/// Adds a line to `file`, in one write, so that stories that run side by side do not mix theirs.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn append_line(file: &Path, line: &str) -> Result<()> {
+    let line = format!("{line}\n");
     std::fs::OpenOptions::new()
         .create(true)
         .append(true)

@@ -7,6 +7,7 @@ pub mod figures;
 mod loss;
 mod on_cluster;
 pub mod page;
+pub mod rights;
 mod watch;
 
 pub use loss::Loss;
@@ -82,12 +83,21 @@ impl User {
     /// # Errors
     /// helm fails, or something does not become ready in time.
     pub async fn install(&self, values: &[&str]) -> Result<()> {
+        self.install_from(Path::new("charts/openelb"), values).await
+    }
+
+    /// As [`Self::install`], from another folder or package of a chart.
+    ///
+    /// # Errors
+    /// helm fails, or something does not become ready in time.
+    pub async fn install_from(&self, chart: &Path, values: &[&str]) -> Result<()> {
         let timeout = format!("{}s", Deadline::LONG.duration().as_secs() * 2);
+        let chart = chart.to_str().context("the chart's path is no text")?;
         let mut args = vec![
             "upgrade",
             "--install",
             RELEASE,
-            "charts/openelb",
+            chart,
             "--namespace",
             NAMESPACE,
             "--create-namespace",
@@ -216,7 +226,7 @@ pub async fn render(values: &[&str]) -> Result<Vec<serde_json::Value>> {
         "--namespace",
         NAMESPACE,
         "--kube-version",
-        "1.30.0",
+        "1.33.0",
     ];
     for value in values {
         args.extend(["--set", value]);

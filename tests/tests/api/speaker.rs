@@ -94,10 +94,8 @@ async fn install(control: &ControlPlane) -> Result<()> {
     control
         .service_account("openelb-system", "openelb-speaker")
         .await?;
-    let rbac = product::repository().join("config/rbac/speaker.yaml");
-    control
-        .kubectl(&["apply", "-f", &rbac.to_string_lossy()])
-        .await?;
+    let rights = product::rights::of("speaker", &["speaker.membership=lease"]).await?;
+    apply(control, &rights).await?;
     apply(
         control,
         &json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker", "labels": {"zone": "a"}}}),

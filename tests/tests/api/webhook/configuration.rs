@@ -8,7 +8,7 @@ use openelb_tests::webhook::Chart;
 use serde_json::Value;
 
 #[test]
-fn the_kustomize_base_is_what_the_chart_installs() {
+fn the_kustomize_bases_are_what_the_chart_installs() {
     story(async || -> Result<()> {
         let chart = Chart::rendered().await?;
         let mut compared = 0;
@@ -17,6 +17,8 @@ fn the_kustomize_base_is_what_the_chart_installs() {
             "config/webhook/mutating.yaml",
             "config/webhook/service.yaml",
             "config/rbac/webhook.yaml",
+            "config/rbac/controller.yaml",
+            "config/rbac/speaker.yaml",
         ] {
             let text = std::fs::read_to_string(repository().join(file))?;
             let objects: Vec<Value> = serde_saphyr::from_multiple(&text)?;
@@ -28,7 +30,7 @@ fn the_kustomize_base_is_what_the_chart_installs() {
                 compared += 1;
             }
         }
-        assert_eq!(compared, 8);
+        assert_eq!(compared, 18);
         Ok(())
     });
 }

@@ -59,10 +59,8 @@ impl Stage {
                 "--all",
             ])
             .await?;
-        let rbac = product::repository().join("config/rbac/speaker.yaml");
-        stage
-            .kubectl(&["apply", "-f", &rbac.to_string_lossy()])
-            .await?;
+        let rights = product::rights::of("speaker", &["speaker.membership=lease"]).await?;
+        stage.apply(&rights).await?;
         for host in stage.network.nodes() {
             stage.register(host).await?;
         }

@@ -6,14 +6,20 @@
     reason = "a test's helpers may panic as the test itself"
 )]
 
+mod install;
+mod manifests;
+mod monitors;
+mod values;
+mod workloads;
+
 use std::collections::BTreeSet;
 
+use openelb_tests::ControlPlane;
 use openelb_tests::product::{NAMESPACE, render};
-use openelb_tests::{ControlPlane, Deadline, Program, binary};
 use serde_json::Value;
 
 /// Sets of values that people use; the empty one first.
-const VALUES: [&[&str]; 6] = [
+const VALUES: [&[&str]; 8] = [
     &[],
     &[
         "global.imageRegistry=registry.example",
@@ -37,6 +43,18 @@ const VALUES: [&[&str]; 6] = [
     ],
     &["speaker.membership=lease"],
     SECRETS_GIVEN,
+    MONITORED,
+    &[
+        "controller.webhookPort=443",
+        "speaker.memberlistSecret=openelb-speakers",
+        "customImage.forwardImage=registry.example/forward:1",
+    ],
+];
+/// Where Prometheus' operator is installed.
+const MONITORED: &[&str] = &[
+    "webhook.monitorEnable=true",
+    "controller.monitorEnable=true",
+    "speaker.monitorEnable=true",
 ];
 /// Where the user brings the key and the certificate.
 const SECRETS_GIVEN: &[&str] = &[
@@ -62,6 +80,13 @@ fn workloads(objects: &[Value]) -> Vec<&Value> {
         .collect()
 }
 
+/// One object.
+fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
+    objects
+        .iter()
+        .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+}
+
 #[tokio::test]
 async fn an_api_server_takes_everything_strictly() {
     let control = ControlPlane::start().await.unwrap();
@@ -69,6 +94,7 @@ async fn an_api_server_takes_everything_strictly() {
         .kubectl(&["create", "namespace", NAMESPACE])
         .await
         .unwrap();
+    monitors::kinds_of_prometheus(&control).await.unwrap();
     for values in VALUES {
         let objects = render(values).await.unwrap();
         let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
@@ -175,26 +201,6 @@ async fn a_registry_a_tag_and_pull_secrets_reach_every_pod() {
 }
 
 #[tokio::test]
-async fn values_that_mean_nothing_any_more_are_refused_with_what_to_do() {
-    for (value, message) in [
-        ("speaker.vip=true", "protocol: layer2"),
-        ("speaker.apiHosts=:1", "no control port"),
-        (
-            "controller.image.repository=kubesphere/openelb-controller",
-            "openelb-controller",
-        ),
-        (
-            "admission.image.repository=kubesphere/kube-webhook-certgen",
-            "webhook.image",
-        ),
-        ("controller.replica=3", "replica"),
-    ] {
-        let error = render(&[value]).await.unwrap_err().to_string();
-        assert!(error.contains(message), "{value}: {error}");
-    }
-}
-
-#[tokio::test]
 async fn a_certificate_that_somebody_else_keeps_is_mounted_and_left_to_him() {
     let objects = render(SECRETS_GIVEN).await.unwrap();
     let webhook = workloads(&objects)
@@ -238,142 +244,4 @@ async fn a_key_that_everybody_knows_is_not_installed() {
     assert!(of_kind(&objects, "Secret").is_empty());
     let given = render(SECRETS_GIVEN).await.unwrap();
     assert_eq!(of_kind(&given, "Secret").len(), 1);
-}
-
-/// The install job's program with the rights that the chart gives it, twice: the second run changes nothing.
-#[tokio::test]
-async fn the_install_job_prepares_a_cluster_with_just_its_rights() {
-    let control = ControlPlane::config()
-        .controller_manager()
-        .start()
-        .await
-        .unwrap();
-    let account = control
-        .service_account(NAMESPACE, "openelb-install")
-        .await
-        .unwrap();
-    grant_install_rights(&control).await;
-    leave_a_speaker_of_openelb(&control).await;
-    let mut versions = BTreeSet::new();
-    for _ in 0..2 {
-        let prepare = Program::new("prepare", binary("openelb-operator").unwrap())
-            .args(["prepare", "--metrics-addr=0", "--crds", "--pod-security"])
-            .args(["--memberlist", "--replace-openelb"])
-            .arg("--kubeconfig")
-            .arg(account.kubeconfig())
-            .start(control.folder().path())
-            .unwrap();
-        let status = prepare.ended(Deadline::LONG).await.unwrap();
-        assert!(status.success(), "{}", prepare.log());
-        let seen = control
-            .kubectl(&[
-                "get",
-                "crd/eips.network.kubesphere.io",
-                "crd/eipaddresses.network.kubesphere.io",
-                "crd/bgpconfs.network.kubesphere.io",
-                "crd/bgppeers.network.kubesphere.io",
-                "--output=jsonpath={.items[*].metadata.resourceVersion}",
-            ])
-            .await
-            .unwrap();
-        let key = control
-            .kubectl(&[
-                "get",
-                "secret/memberlist",
-                "--namespace",
-                NAMESPACE,
-                "--output=jsonpath={.data.key} {.metadata.resourceVersion} {.metadata.annotations}",
-            ])
-            .await
-            .unwrap();
-        assert!(key.len() > 60, "{key}");
-        // OpenELB's release has this Secret; an upgrade from it must not take it away.
-        assert!(key.contains(r#""helm.sh/resource-policy":"keep""#), "{key}");
-        assert!(!key.contains(PUBLISHED), "{key}");
-        versions.insert((seen, key));
-    }
-    assert_eq!(
-        versions.len(),
-        1,
-        "the second run changed something: {versions:?}"
-    );
-    let label = control
-        .kubectl(&[
-            "get",
-            "namespace",
-            NAMESPACE,
-            "--output=jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}",
-        ])
-        .await
-        .unwrap();
-    assert_eq!(label, "privileged");
-    let left = control
-        .kubectl(&[
-            "get",
-            "daemonsets",
-            "--namespace",
-            NAMESPACE,
-            "--output=name",
-        ])
-        .await
-        .unwrap();
-    assert_eq!(left, "", "OpenELB's DaemonSet is still there");
-}
-
-/// What the chart lets the install job do.
-async fn grant_install_rights(control: &ControlPlane) {
-    let rights: Vec<Value> = render(&[])
-        .await
-        .unwrap()
-        .into_iter()
-        .filter(|object| {
-            object["metadata"]["name"] == "openelb-install"
-                && object["apiVersion"] == "rbac.authorization.k8s.io/v1"
-        })
-        .collect();
-    assert_eq!(rights.len(), 4);
-    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": rights});
-    let file = control
-        .folder()
-        .write("rights.json", list.to_string())
-        .unwrap();
-    control
-        .kubectl(&["apply", "--filename", file.to_str().unwrap()])
-        .await
-        .unwrap();
-}
-
-/// The key that OpenELB publishes, as a Secret holds it.
-const PUBLISHED: &str = "b3BlbmVsYi1zcGVha2Vycw==";
-
-/// A DaemonSet and the key of its pods as OpenELB's chart leaves them.
-async fn leave_a_speaker_of_openelb(control: &ControlPlane) {
-    let key = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "memberlist", "namespace": NAMESPACE},
-        "data": {"key": PUBLISHED},
-    });
-    let daemonset = serde_json::json!({
-        "apiVersion": "apps/v1",
-        "kind": "DaemonSet",
-        "metadata": {"name": "openelb-speaker", "namespace": NAMESPACE},
-        "spec": {
-            "selector": {"matchLabels": {"app": "openelb", "helm.sh/chart": "openelb-0.6.1"}},
-            "template": {
-                "metadata": {"labels": {"app": "openelb", "helm.sh/chart": "openelb-0.6.1"}},
-                "spec": {"containers": [{"name": "speaker", "image": "speaker"}]},
-            },
-        },
-    });
-    let openelb =
-        serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [key, daemonset]});
-    let file = control
-        .folder()
-        .write("openelb.json", openelb.to_string())
-        .unwrap();
-    control
-        .kubectl(&["create", "--filename", file.to_str().unwrap()])
-        .await
-        .unwrap();
 }

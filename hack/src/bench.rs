@@ -182,7 +182,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         _ => {}
     }
     if args.name == Name::Cluster {
-        crate::image::released()?;
+        crate::image::released(crate::image::Arch::X86_64)?;
     }
     say(&format!(
         "building {} in the release profile (some minutes where something changed)",

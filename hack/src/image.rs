@@ -1,10 +1,11 @@
-//! `hack image`: static binaries, one image `FROM scratch` per component, and an archive of each that containerd takes.
+//! `hack image`: static binaries, one image `FROM scratch` per component, and an OCI archive of each that containerd takes.
 //!
 //! No daemon is needed: buildah puts a binary and a configuration together, and the archive goes to a node with
 //! `ctr --namespace k8s.io images import FILE`. The same Containerfiles work with `docker build` once the binaries are
 //! there (`hack/image --binaries-only`).
 //!
 //! A build is reproducible: time stamps are fixed, and released binaries do not know where they were compiled.
+//! `hack/image --twice` shows it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -13,15 +14,18 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use crate::archive::{archive, bytes_to_mb, digest_of, sha256, shown, small_enough};
 use crate::command::{cargo, program, read, root, say, show};
 use crate::prerequisites;
 
 /// What stands before `openelb-COMPONENT` in the images' names, as the chart has it.
 const REPOSITORY: &str = "docker.io/openelb-rs";
+/// No released image may be larger.
+const LIMIT: u64 = 15_000_000;
 
 /// What an image holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Component {
+pub(crate) enum Component {
     /// Admission reviews and their certificates.
     Webhook,
     /// Addresses and status.
@@ -31,7 +35,7 @@ enum Component {
 }
 
 impl Component {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
             Self::Controller => "controller",
@@ -39,7 +43,7 @@ impl Component {
         }
     }
 
-    fn binary(self) -> &'static str {
+    pub(crate) fn binary(self) -> &'static str {
         match self {
             Self::Webhook => "openelb-webhook",
             Self::Controller | Self::Speaker => "openelb-operator",
@@ -67,7 +71,7 @@ impl Profile {
 
 /// The processor that the images are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Arch {
+pub(crate) enum Arch {
     #[value(name = "x86_64")]
     X86_64,
     #[value(name = "aarch64")]
@@ -75,7 +79,7 @@ enum Arch {
 }
 
 impl Arch {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64",
             Self::Aarch64 => "aarch64",
@@ -90,7 +94,7 @@ impl Arch {
         }
     }
 
-    fn target(self) -> &'static str {
+    pub(crate) fn target(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64-unknown-linux-musl",
             Self::Aarch64 => "aarch64-unknown-linux-musl",
@@ -130,6 +134,9 @@ pub(crate) struct Args {
     /// Compile and collect the binaries for `docker build`, and make no image.
     #[arg(long)]
     binaries_only: bool,
+    /// Build everything a second time in another folder, and fail unless both builds are the same, byte by byte.
+    #[arg(long, conflicts_with = "binaries_only")]
+    twice: bool,
 }
 
 /// Builds all images as the lab takes them, quickly.
@@ -137,82 +144,130 @@ pub(crate) struct Args {
 /// # Errors
 /// As [`run`].
 pub(crate) fn for_the_lab() -> Result<()> {
-    all(Profile::Lab)
+    all(Profile::Lab, Arch::X86_64).map(drop)
 }
 
-/// Builds all images as they are released.
+/// Builds all images as they are released, and returns the folder of their archives (`openelb-COMPONENT.tar`).
 ///
 /// # Errors
 /// As [`run`].
-pub(crate) fn released() -> Result<()> {
-    all(Profile::Release)
+pub(crate) fn released(arch: Arch) -> Result<PathBuf> {
+    all(Profile::Release, arch)
 }
 
-fn all(profile: Profile) -> Result<()> {
-    run(&Args {
+fn all(profile: Profile, arch: Arch) -> Result<PathBuf> {
+    build(&Args {
         components: Vec::new(),
         profile,
-        arch: Arch::X86_64,
+        arch,
         repository: REPOSITORY.to_owned(),
         tag: None,
         output: None,
         binaries_only: false,
+        twice: false,
     })
-    .map(drop)
 }
 
 /// Builds what was asked for and says where it is.
 ///
 /// # Errors
-/// Something that is needed cannot be installed, a build fails, or buildah does.
+/// Something that is needed cannot be installed, a build fails, buildah does, or a second build differs from the first.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    build(args).map(|_| ExitCode::SUCCESS)
+}
+
+fn build(args: &Args) -> Result<PathBuf> {
     let started = Instant::now();
     let components = if args.components.is_empty() {
         Component::value_variants().to_vec()
     } else {
         args.components.clone()
     };
-    let binaries = compile(args.arch, args.profile, &components)?;
+    let place = root().join("target/image");
+    let binaries = place.join(args.arch.name());
+    compile(args, &components, &binaries, None)?;
     say(&format!(
         "binaries in {} ({:.1} s)",
         shown(&binaries),
         started.elapsed().as_secs_f32()
     ));
-    if args.binaries_only {
-        return Ok(ExitCode::SUCCESS);
-    }
-    prerequisites::programs(&[("buildah", "buildah")])?;
     let output = args
         .output
         .clone()
-        .unwrap_or_else(|| root().join("target/image/archives").join(args.arch.name()));
-    std::fs::create_dir_all(&output)
+        .unwrap_or_else(|| place.join("archives").join(args.arch.name()));
+    if args.binaries_only {
+        return Ok(output);
+    }
+    prerequisites::programs(&[("buildah", "buildah")])?;
+    let first = archives(args, &components, &binaries, &output)?;
+    if args.twice {
+        let binaries = place.join("again").join(args.arch.name());
+        compile(
+            args,
+            &components,
+            &binaries,
+            Some(&root().join("target/again")),
+        )?;
+        let second = archives(args, &components, &binaries, &place.join("again/archives"))?;
+        if first != second {
+            bail!("the second build differs: {first:?} became {second:?}");
+        }
+        say("both builds are the same, byte by byte");
+    }
+    Ok(output)
+}
+
+/// Makes an image of each component and an archive of it; returns the images' digests and the archives' sums.
+fn archives(
+    args: &Args,
+    components: &[Component],
+    binaries: &Path,
+    output: &Path,
+) -> Result<Vec<(String, String)>> {
+    std::fs::create_dir_all(output)
         .with_context(|| format!("cannot make the folder {}", output.display()))?;
     let tag = args
         .tag
         .clone()
         .unwrap_or_else(|| format!("v{}", env!("CARGO_PKG_VERSION")));
-    for component in components {
+    let mut made = Vec::new();
+    for component in components.iter().copied() {
         let image = Image {
             component,
             name: format!("{}/openelb-{}:{tag}", args.repository, component.name()),
             archive: output.join(format!("openelb-{}.tar", component.name())),
         };
-        image.build(args.arch, &binaries, &tag)?;
+        let digest = image.build(args.arch, binaries, &tag)?;
+        if args.profile == Profile::Release {
+            small_enough(&image.archive, LIMIT)?;
+        }
+        made.push((digest, sha256(&image.archive)?));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(made)
 }
 
-/// Compiles the components' binaries and links them into one folder, the build context of the Containerfiles.
-fn compile(arch: Arch, profile: Profile, components: &[Component]) -> Result<PathBuf> {
+/// Compiles the components' binaries and copies them into `context`, the build context of the Containerfiles. `target` is
+/// where cargo builds, if not where it always does.
+fn compile(
+    args: &Args,
+    components: &[Component],
+    context: &Path,
+    target: Option<&Path>,
+) -> Result<()> {
+    let (arch, profile) = (args.arch, args.profile);
     let (compiler, package) = arch.c_compiler();
     prerequisites::programs(&[(compiler, package)])?;
     rust_target(arch.target())?;
     let mut binaries: Vec<&str> = components.iter().map(|c| c.binary()).collect();
     binaries.sort_unstable();
     binaries.dedup();
+    let target = match target {
+        Some(target) => target.to_owned(),
+        None => target_dir()?,
+    };
     let mut build = cargo();
     build
+        .env("CARGO_TARGET_DIR", &target)
         .env(format!("CC_{}", arch.target().replace('-', "_")), compiler)
         .args(["build", "--locked", "--profile", profile.name()])
         .args(["--target", arch.target()]);
@@ -220,33 +275,34 @@ fn compile(arch: Arch, profile: Profile, components: &[Component]) -> Result<Pat
         build.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
     }
     if profile == Profile::Release {
-        build.env("RUSTFLAGS", anonymous_paths());
+        build.env("RUSTFLAGS", anonymous_paths(&target));
     }
     for binary in &binaries {
         build.args(["--package", binary]);
     }
     show(build)?;
-    let folder = target_dir()?.join(arch.target()).join(profile.name());
-    let context = root().join("target/image").join(arch.name());
-    std::fs::create_dir_all(&context)
+    let folder = target.join(arch.target()).join(profile.name());
+    std::fs::create_dir_all(context)
         .with_context(|| format!("cannot make the folder {}", context.display()))?;
     for binary in binaries {
         std::fs::copy(folder.join(binary), context.join(binary))
             .with_context(|| format!("{binary} is not where cargo puts it"))?;
     }
-    Ok(context)
+    Ok(())
 }
 
 /// Flags that keep this machine's folders out of the binaries, so that every machine makes the same ones.
-fn anonymous_paths() -> String {
+fn anonymous_paths(target: &Path) -> String {
     let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo"),
         PathBuf::from,
     );
     format!(
-        "--remap-path-prefix={}=/openelb --remap-path-prefix={}=/cargo",
+        "--remap-path-prefix={}=/openelb --remap-path-prefix={}=/cargo --remap-path-prefix={}=/target",
         root().display(),
-        cargo_home.display()
+        cargo_home.display(),
+        // The last one that fits wins.
+        target.display()
     )
 }
 
@@ -284,16 +340,21 @@ struct Image {
 }
 
 impl Image {
-    fn build(&self, arch: Arch, context: &Path, tag: &str) -> Result<()> {
+    /// Makes the image and its archive, and returns the image's digest.
+    fn build(&self, arch: Arch, context: &Path, tag: &str) -> Result<String> {
         let started = Instant::now();
         let file = root()
             .join("images")
             .join(format!("{}.Containerfile", self.component.name()));
         let key = self.key(arch, &[&file, &context.join(self.component.binary())])?;
         let made = self.archive.with_extension("tar.made-from");
-        if self.archive.exists() && std::fs::read_to_string(&made).is_ok_and(|of| of == key) {
+        let before = std::fs::read_to_string(&made).unwrap_or_default();
+        if let Some(digest) = before.strip_prefix(&key)
+            && digest.starts_with("sha256:")
+            && self.archive.exists()
+        {
             say(&format!("{} is as it was", shown(&self.archive)));
-            return Ok(());
+            return Ok(digest.to_owned());
         }
         // What is there, or will be there when we are stopped, is not made from this.
         let _ = std::fs::remove_file(&made);
@@ -307,30 +368,34 @@ impl Image {
             .arg(&file)
             .arg(context);
         read(build).with_context(|| format!("{} cannot be built", self.name))?;
-        // An archive is not overwritten but appended to, which buildah refuses.
-        if self.archive.exists() {
-            std::fs::remove_file(&self.archive)
-                .with_context(|| format!("cannot replace {}", self.archive.display()))?;
+        let layout = self.archive.with_extension("oci");
+        if layout.exists() {
+            std::fs::remove_dir_all(&layout)
+                .with_context(|| format!("cannot replace {}", layout.display()))?;
         }
         let mut push = buildah();
         push.args(["push", "--quiet", &self.name]).arg(format!(
-            "docker-archive:{}:{}",
-            self.archive.display(),
+            "oci:{}:{}",
+            layout.display(),
             self.name
         ));
-        read(push).with_context(|| format!("{} cannot be written", self.archive.display()))?;
+        read(push).with_context(|| format!("{} cannot be written", layout.display()))?;
+        let digest = digest_of(&layout)?;
+        archive(&layout, &self.archive)?;
+        std::fs::remove_dir_all(&layout)?;
         let size = std::fs::metadata(&self.archive)?.len();
-        if size == 0 {
-            bail!("{} is empty", self.archive.display());
-        }
+        let binary = std::fs::metadata(context.join(self.component.binary()))?.len();
         say(&format!(
-            "{} in {} ({:.1} MB, {:.1} s)",
+            "{}@{digest} in {} ({:.1} MB, unpacked {:.1} MB, {:.1} s)",
             self.name,
             shown(&self.archive),
             bytes_to_mb(size),
+            bytes_to_mb(binary),
             started.elapsed().as_secs_f32()
         ));
-        std::fs::write(&made, key).with_context(|| format!("cannot write {}", made.display()))
+        std::fs::write(&made, format!("{key}{digest}"))
+            .with_context(|| format!("cannot write {}", made.display()))?;
+        Ok(digest)
     }
 
     /// All that the archive is made from: two that are made from the same are the same.
@@ -366,18 +431,6 @@ fn revision() -> String {
     read(git).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
-fn shown(path: &Path) -> String {
-    path.strip_prefix(root())
-        .unwrap_or(path)
-        .display()
-        .to_string()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a size for people to read")]
-fn bytes_to_mb(bytes: u64) -> f64 {
-    bytes as f64 / 1e6
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -404,6 +457,19 @@ mod tests {
             let text = std::fs::read_to_string(&path).unwrap();
             let root_user = text.contains("\nUSER 0:0\n");
             assert_eq!(root_user, *component == Component::Speaker);
+        }
+    }
+    #[test]
+    fn every_image_says_what_it_is() {
+        for component in Component::value_variants() {
+            let path = root()
+                .join("images")
+                .join(format!("{}.Containerfile", component.name()));
+            let text = std::fs::read_to_string(&path).unwrap();
+            for label in ["title", "description", "licenses", "version", "revision"] {
+                let label = format!("org.opencontainers.image.{label}=");
+                assert!(text.contains(&label), "{label} in {}", path.display());
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The commands by which people work on openelb-rs. The scripts beside it (`hack/test`, `hack/bench`, …) are thin doors
 //! to this program; every command says what it does while it does it, and is safe to run twice.
 
+mod archive;
 mod bench;
 mod command;
 mod docs;
@@ -8,6 +9,8 @@ mod image;
 mod manifests;
 mod prerequisites;
 mod quickstart;
+mod release;
+mod sbom;
 mod tally;
 mod test;
 mod tier;
@@ -34,10 +37,12 @@ enum Command {
     Bench(bench::Args),
     /// Build the container images, without a daemon.
     Image(image::Args),
-    /// Write `deploy/openelb.yaml` from the chart.
+    /// Write `deploy/openelb.yaml` and the bases in `config/` from the chart.
     Manifests(manifests::Args),
     /// Write the pages of the reference that are made from the programs.
     Docs(docs::Args),
+    /// Make everything that a site needs: chart, manifest, images, bills of materials, checksums, signatures.
+    Release(release::Args),
     /// Show the load balancer at work, on a Kubernetes of three nodes inside this machine.
     Quickstart(quickstart::Args),
 }
@@ -49,6 +54,7 @@ fn main() -> ExitCode {
         Command::Image(args) => image::run(&args),
         Command::Manifests(args) => manifests::run(&args),
         Command::Docs(args) => docs::run(&args),
+        Command::Release(args) => release::run(&args),
         Command::Quickstart(args) => quickstart::run(&args),
     };
     match outcome {

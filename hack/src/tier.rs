@@ -1,10 +1,12 @@
 //! The test tiers: what each runs and what it needs.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 
-use crate::command::{cargo, program, say, show};
+use crate::command::{cargo, program, root, say, show};
 use crate::prerequisites;
 use crate::tally::Tally;
 
@@ -84,8 +86,9 @@ impl Tier {
                 "kube-apiserver",
                 "kube-controller-manager",
                 "kubectl",
+                "helm",
             ],
-            Self::Network => &["gobgp", "gobgpd"],
+            Self::Network => &["gobgp", "gobgpd", "helm"],
             Self::World | Self::Cluster => &["all"],
         }
     }
@@ -120,6 +123,13 @@ fn lint() -> Result<Tally> {
     checks.push((
         "generated files are up to date (mend: cargo run -p crd-gen -- --write)",
         generated,
+    ));
+
+    let mut manifests = program(root().join("hack/manifests"));
+    manifests.arg("--check");
+    checks.push((
+        "config/ and deploy/ are what the chart gives (mend: hack/manifests)",
+        manifests,
     ));
 
     let mut licences = program(deny);
@@ -236,9 +246,57 @@ fn end_to_end(tier: Tier, filter: &[String], keep: bool) -> Result<Tally> {
     if keep {
         tests.env("OPENELB_KEEP_WORLD", "1");
     }
-    let tally = show(tests)?;
+    let whole = filter.is_empty();
+    let rights = root().join("target/rights.txt");
+    if tier == Tier::Cluster && whole {
+        // What an earlier run used says nothing about this one.
+        drop(std::fs::remove_file(&rights));
+        tests.env("OPENELB_RIGHTS", &rights);
+    }
+    let mut tally = show(tests)?;
     if tally.passed + tally.failed == 0 && filter.is_empty() {
         bail!("tier {} ran no test", tier.name());
     }
+    match tier {
+        Tier::Api if whole => tally += chart_on_oldest()?,
+        Tier::Cluster if whole => tally += every_right_is_used(&rights),
+        _ => {}
+    }
     Ok(tally)
+}
+
+/// What the chart renders, before the oldest Kubernetes that is supported; the tests before this one had the current.
+fn chart_on_oldest() -> Result<Tally> {
+    prerequisites::tools(Tier::Api.tools(), Some("oldest"))?;
+    say("the chart once more, on the oldest Kubernetes");
+    let mut tests = cargo();
+    tests
+        .args(["test", "--package", "openelb-tests", "--no-fail-fast"])
+        .args(["--test", "api", "--", "chart::"])
+        .env("OPENELB_KUBERNETES", "oldest");
+    show(tests)
+}
+
+/// Rights that no story used are too many. Judged over all stories, as each uses a part.
+fn every_right_is_used(file: &Path) -> Tally {
+    let mut judge = cargo();
+    judge
+        .args(["run", "--quiet", "--package", "openelb-tests"])
+        .args(["--bin", "unused-rights"])
+        .arg(file);
+    match show(judge) {
+        Ok(_) => {
+            say("ok: every right that the chart gives is used");
+            Tally::CHECK
+        }
+        Err(error) => {
+            say(&format!(
+                "FAILED: every right that the chart gives is used: {error:#}"
+            ));
+            Tally {
+                failed: 1,
+                ..Tally::default()
+            }
+        }
+    }
 }

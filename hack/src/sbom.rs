@@ -222,7 +222,7 @@ mod tests {
             .collect();
         known.push(&bill["metadata"]["component"]["bom-ref"]);
         let count = known.len();
-        known.sort_by_key(|reference| reference.to_string());
+        known.sort_by_key(ToString::to_string);
         known.dedup();
         assert_eq!(known.len(), count);
         let dependencies = bill["dependencies"].as_array().unwrap();

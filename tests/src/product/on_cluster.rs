@@ -386,6 +386,16 @@ impl<'a> Product<'a> {
         Ok(reports)
     }
 
+    /// Judges the rights of our processes by the audit log so far: nothing may have been refused, and what was used is noted
+    /// down (see [`super::rights`]). `values` are those that the chart was installed with.
+    ///
+    /// # Errors
+    /// A request of ours was refused, or the cluster has no audit log.
+    pub async fn judge_rights(&self, values: &[&str]) -> Result<()> {
+        let objects = super::render(values).await?;
+        super::rights::judge(&objects, &self.cluster.control().audit()?)
+    }
+
     async fn explain<T>(&self, outcome: Result<T>) -> Result<T> {
         match outcome {
             Ok(value) => Ok(value),

@@ -37,6 +37,14 @@ pub fn commands(page: &str, heading: &str) -> Result<String> {
 /// # Errors
 /// There are none, one of them fails (the error holds what it said), or they hang.
 pub async fn follow(user: &User, page: &str, heading: &str) -> Result<String> {
+    follow_in(user, page, heading, &repository()).await
+}
+
+/// As [`follow`], in another folder than the repository.
+///
+/// # Errors
+/// As [`follow`].
+pub async fn follow_in(user: &User, page: &str, heading: &str, folder: &Path) -> Result<String> {
     let script = commands(page, heading)?;
     let mut path = std::ffi::OsString::new();
     for name in ["kubectl", "helm"] {
@@ -49,7 +57,7 @@ pub async fn follow(user: &User, page: &str, heading: &str) -> Result<String> {
         .args(["-e", "-o", "pipefail", "-c", &script])
         .env("PATH", path)
         .env("KUBECONFIG", user.kubeconfig())
-        .current_dir(repository())
+        .current_dir(folder)
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();

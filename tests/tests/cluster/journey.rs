@@ -17,6 +17,7 @@ fn from_the_first_pool_to_a_dual_stack_cluster() {
     scenario(async || -> Result<()> {
         let cluster = Cluster::config(3)
             .proxy(ProxyMode::Nftables)
+            .audit()
             .start()
             .await?;
         let product = Product::new(&cluster).await?;
@@ -29,6 +30,7 @@ fn from_the_first_pool_to_a_dual_stack_cluster() {
         two_services_share_an_address(&product, [four, six]).await?;
         a_pool_moves_from_the_lan_to_bgp(&product).await?;
         a_pool_grows_and_shrinks_around_its_users(&product, six).await?;
+        product.judge_rights(&[]).await?;
         the_api_server_is_away_for_two_minutes(&product, [four, six]).await
     });
 }

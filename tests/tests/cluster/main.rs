@@ -1,9 +1,11 @@
 //! The product as users run it: three real nodes, the chart installed by helm with our images, a router, a client.
 
+mod from_openelb;
 mod journey;
 mod main_job;
 mod monitoring;
 mod nodes;
+mod packaging;
 mod pods;
 mod quickstart;
 mod rules;

@@ -1,6 +1,6 @@
 //! What keeps the product up while nodes come and go, as the chart asks Kubernetes for it.
 
-use openelb_tests::product::render;
+use openelb_tests::product::{render, rights};
 use serde_json::{Value, json};
 
 use super::{of_kind, workloads};
@@ -179,5 +179,16 @@ async fn every_pod_has_an_account_with_rights_of_its_own() {
         for role in of_kind(&objects, role) {
             assert!(!role.to_string().contains("\"*\""), "{role}");
         }
+    }
+}
+
+/// A right that no story can be made to use is exempt from being used; what is no right any more needs no exemption.
+#[tokio::test]
+async fn what_is_exempt_from_being_used_is_a_right() {
+    let granted = rights::granted(&render(&[]).await.unwrap());
+    let granted: Vec<String> = granted.iter().map(ToString::to_string).collect();
+    for (right, reason) in rights::EXEMPT {
+        assert!(granted.iter().any(|granted| granted == right), "{right}");
+        assert!(!reason.is_empty());
     }
 }

@@ -4,6 +4,8 @@
 //! `openelb-answer`, which says which node and pod answered and whose address it saw. What it saw is kept as
 //! `traffic-N.txt` in the world's folder too, for when the test fails.
 
+mod connect;
+mod outcome;
 mod report;
 mod traffic;
 
@@ -16,6 +18,7 @@ use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+pub use outcome::{Outcome, Refusal};
 pub use report::Report;
 
 use crate::network::Host;
@@ -43,34 +46,6 @@ pub struct Target {
     pub address: SocketAddr,
     /// How.
     pub traffic: Traffic,
-}
-
-/// What became of a probe.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was answered.
-    Answered {
-        /// The node of the pod that answered.
-        node: String,
-        /// The pod that answered.
-        pod: String,
-        /// The address the pod saw.
-        seen: IpAddr,
-    },
-    /// Nobody answered in time.
-    Lost,
-    /// The connection was reset or closed.
-    Reset,
-    /// Somebody refused: a closed port, no route.
-    Refused,
-}
-
-impl Outcome {
-    /// Whether it was answered.
-    #[must_use]
-    pub fn is_good(&self) -> bool {
-        matches!(self, Self::Answered { .. })
-    }
 }
 
 /// One probe.
@@ -184,7 +159,7 @@ impl Prober {
     /// Ends the traffic and tells what was seen.
     ///
     /// # Errors
-    /// The prober failed.
+    /// The prober failed, or could not ask at times for want of something of its own (ports, files).
     pub async fn stop(mut self) -> Result<Report> {
         tokio::task::spawn_blocking(move || self.finish()).await?
     }
@@ -209,6 +184,9 @@ impl Prober {
                 folder.join(format!("traffic-{number}.txt")),
                 report.to_string(),
             );
+        }
+        if let Some(error) = report.own_failure() {
+            anyhow::bail!("the prober itself failed ({error}):\n{report}");
         }
         Ok(report)
     }

@@ -80,25 +80,55 @@ impl Report {
     /// How many probes nobody answered in time.
     #[must_use]
     pub fn lost(&self) -> usize {
-        self.count(&Outcome::Lost)
+        self.count(|outcome| *outcome == Outcome::Lost)
     }
 
     /// How many connections were reset.
     #[must_use]
     pub fn reset(&self) -> usize {
-        self.count(&Outcome::Reset)
+        self.count(|outcome| *outcome == Outcome::Reset)
     }
 
     /// How many probes were refused.
     #[must_use]
     pub fn refused(&self) -> usize {
-        self.count(&Outcome::Refused)
+        self.count(|outcome| matches!(outcome, Outcome::Refused(_)))
     }
 
-    fn count(&self, outcome: &Outcome) -> usize {
+    /// How many probes heard that no way leads to their target.
+    #[must_use]
+    pub fn unreachable(&self) -> usize {
+        self.count(|outcome| matches!(outcome, Outcome::Unreachable(_)))
+    }
+
+    /// How many probes were not answered, for whatever reason.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.count(|outcome| !outcome.is_good())
+    }
+
+    /// What went wrong and how often, each in the words of the timeline.
+    #[must_use]
+    pub fn failures(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for probe in self.probes.iter().filter(|probe| !probe.outcome.is_good()) {
+            *counts.entry(probe.outcome.to_string()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// The first error that was the prober's own.
+    pub(super) fn own_failure(&self) -> Option<&'static str> {
+        self.probes.iter().find_map(|probe| match probe.outcome {
+            Outcome::Failed(errno) => Some(errno.desc()),
+            _ => None,
+        })
+    }
+
+    fn count(&self, wanted: impl Fn(&Outcome) -> bool) -> usize {
         self.probes
             .iter()
-            .filter(|probe| probe.outcome == *outcome)
+            .filter(|probe| wanted(&probe.outcome))
             .count()
     }
 
@@ -191,13 +221,12 @@ impl fmt::Display for Report {
             .collect();
         let mut runs: BTreeMap<Target, (Instant, Outcome, usize)> = BTreeMap::new();
         let mut flush = |target: &Target, (at, outcome, count): (Instant, Outcome, usize)| {
-            let what = match outcome {
-                Outcome::Answered { node, pod, .. } => format!("answered by {pod} on {node}"),
-                other => format!("{other:?}"),
-            };
             lines.push((
                 at,
-                format!("{:?} {}: {count} × {what}", target.traffic, target.address),
+                format!(
+                    "{:?} {}: {count} × {outcome}",
+                    target.traffic, target.address
+                ),
             ));
         };
         for probe in &self.probes {
@@ -290,7 +319,9 @@ mod tests {
             report.trouble_after(begin + Duration::from_secs(1)),
             Duration::ZERO
         );
-        assert!(report.to_string().contains("2 × Lost"), "{report}");
+        assert!(report.to_string().contains("2 × lost"), "{report}");
+        assert_eq!(report.failed(), 2);
+        assert_eq!(report.failures(), BTreeMap::from([("lost".to_owned(), 2)]));
     }
 
     #[test]
@@ -307,7 +338,7 @@ mod tests {
         assert_eq!(lines[0], "0 ms  is 2026-01-02T03:04:05Z", "{text}");
         assert!(lines.contains(&"0 ms  -- fault"), "{text}");
         assert!(
-            lines[3].starts_with("10 ms") && lines[3].ends_with("1 × Lost"),
+            lines[3].starts_with("10 ms") && lines[3].ends_with("1 × lost"),
             "{text}"
         );
         assert_eq!(report.marks().len(), 1);

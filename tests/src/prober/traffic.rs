@@ -1,15 +1,15 @@
 //! The traffic itself: what a prober's thread runs.
 
-use std::io::ErrorKind;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::connect::{Bad, connect};
 use super::{Counts, Outcome, Probe, Target, Traffic};
 
 /// How often a new probe starts.
@@ -96,13 +96,13 @@ async fn once(notes: Notes) {
     let at = Instant::now();
     let outcome = match timeout(PATIENCE, ask(notes.target)).await {
         Err(_) => Outcome::Lost,
-        Ok(Err(error)) => failure(&error),
+        Ok(Err(Bad(outcome))) => outcome,
         Ok(Ok(line)) => understand(&line),
     };
     notes.add(at, outcome);
 }
 
-async fn ask(target: Target) -> std::io::Result<String> {
+async fn ask(target: Target) -> Result<String, Bad> {
     let mut line = String::new();
     if target.traffic == Traffic::Udp {
         let socket = bound(target).await?;
@@ -111,8 +111,7 @@ async fn ask(target: Target) -> std::io::Result<String> {
         let length = socket.recv(&mut packet).await?;
         line = text(&packet, length);
     } else {
-        let stream = TcpStream::connect(target.address).await?;
-        let mut stream = BufReader::new(stream);
+        let mut stream = BufReader::new(connect(target.address).await?);
         if target.traffic == Traffic::Http {
             stream
                 .write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
@@ -145,8 +144,8 @@ async fn stay(notes: Notes, mut stopped: watch::Receiver<bool>) {
         // Beats that were lost are written down one by one; a connection that never came about is not.
         match ended {
             Ended::Silent => {}
-            Ended::NotMade(error) => notes.add(at, failure(&error)),
-            Ended::Broken(error) => notes.add(Instant::now(), failure(&error)),
+            Ended::NotMade(Bad(outcome)) => notes.add(at, outcome),
+            Ended::Broken(Bad(outcome)) => notes.add(Instant::now(), outcome),
         }
         tokio::time::sleep(BEAT).await;
     }
@@ -154,35 +153,35 @@ async fn stay(notes: Notes, mut stopped: watch::Receiver<bool>) {
 
 /// How a long-lived connection ended.
 enum Ended {
-    NotMade(std::io::Error),
-    Broken(std::io::Error),
+    NotMade(Bad),
+    Broken(Bad),
     Silent,
 }
 
 async fn hold(notes: &Notes) -> Ended {
     let greeted = timeout(PATIENCE, async {
-        let mut stream = BufReader::new(TcpStream::connect(notes.target.address).await?);
+        let mut stream = BufReader::new(connect(notes.target.address).await?);
         let mut line = String::new();
         stream.read_line(&mut line).await?;
-        std::io::Result::Ok((stream, understand(&line)))
+        Ok((stream, understand(&line)))
     });
     let (mut stream, outcome) = match greeted.await {
         Ok(Ok(greeted)) => greeted,
         Ok(Err(error)) => return Ended::NotMade(error),
-        Err(late) => return Ended::NotMade(late.into()),
+        Err(_) => return Ended::NotMade(Bad(Outcome::Lost)),
     };
     let mut echo = [0; 64];
     loop {
         let mut at = Instant::now();
         let (mut missing, mut lost) = (4_usize, 0);
         if let Err(error) = stream.write_all(b"beat").await {
-            return Ended::Broken(error);
+            return Ended::Broken(error.into());
         }
         while missing > 0 {
             match timeout(BEAT_PATIENCE, stream.read(&mut echo)).await {
-                Ok(Ok(0)) => return Ended::Broken(ErrorKind::UnexpectedEof.into()),
+                Ok(Ok(0)) => return Ended::Broken(Bad(Outcome::Reset)),
                 Ok(Ok(length)) => missing = missing.saturating_sub(length),
-                Ok(Err(error)) => return Ended::Broken(error),
+                Ok(Err(error)) => return Ended::Broken(error.into()),
                 Err(_) => {
                     notes.add(at, Outcome::Lost);
                     at = Instant::now();
@@ -201,7 +200,7 @@ async fn hold(notes: &Notes) -> Ended {
 async fn flow(notes: &Notes) -> Ended {
     let socket = match bound(notes.target).await {
         Ok(socket) => socket,
-        Err(error) => return Ended::NotMade(error),
+        Err(error) => return Ended::NotMade(error.into()),
     };
     let mut packet = [0; 512];
     loop {
@@ -214,7 +213,7 @@ async fn flow(notes: &Notes) -> Ended {
         });
         let outcome = match asked.await {
             Err(_) => Outcome::Lost,
-            Ok(Err(error)) => failure(&error),
+            Ok(Err(error)) => Bad::from(error).0,
             Ok(Ok(length)) => understand(&text(&packet, length)),
         };
         notes.add(at, outcome);
@@ -236,16 +235,6 @@ async fn bound(target: Target) -> std::io::Result<UdpSocket> {
 
 fn text(packet: &[u8], length: usize) -> String {
     String::from_utf8_lossy(packet.get(..length).unwrap_or_default()).into_owned()
-}
-
-fn failure(error: &std::io::Error) -> Outcome {
-    match error.kind() {
-        ErrorKind::TimedOut => Outcome::Lost,
-        ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe => {
-            Outcome::Reset
-        }
-        _ => Outcome::Refused,
-    }
 }
 
 fn understand(line: &str) -> Outcome {

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use anyhow::ensure;
-use openelb_tests::prober::{Outcome, Report};
-use openelb_tests::{Network, Prober, Traffic, scenario};
+use openelb_tests::prober::{Outcome, Refusal, Report};
+use openelb_tests::{Deadline, Network, Prober, Target, Traffic, eventually, scenario};
 
 use crate::faults::{all, serve};
 
@@ -65,9 +65,9 @@ fn answers_losses_resets_and_refusals_are_told_apart_for_every_kind_of_traffic()
         for (kind, outcome) in [
             // The kernel of a host without the server closes what is open and refuses what is new.
             (Traffic::Held, Outcome::Reset),
-            (Traffic::Tcp, Outcome::Refused),
-            (Traffic::Udp, Outcome::Refused),
-            (Traffic::Flow, Outcome::Refused),
+            (Traffic::Tcp, Outcome::Refused(Refusal::Reset)),
+            (Traffic::Udp, Outcome::Refused(Refusal::Untold)),
+            (Traffic::Flow, Outcome::Refused(Refusal::Untold)),
         ] {
             ensure!(
                 count(&report, &addresses, kind, &outcome) > 0,
@@ -98,6 +98,61 @@ fn a_changed_client_address_is_noticed() {
             prober.answered(50).await?;
             let report = prober.stop().await?;
             ensure!(report.kept_client() == kept, "{address}: {report}");
+        }
+        Ok(())
+    });
+}
+
+/// Asks until somebody has refused, and tells who did.
+async fn refusal(network: &Network, target: Target) -> anyhow::Result<Outcome> {
+    let what = format!("a refusal of {}", target.address);
+    eventually(&what, Deadline::SHORT, async || {
+        let mut prober = Prober::start(network.lan_client(), &[target])?;
+        prober.failed(1).await?;
+        let report = prober.stop().await?;
+        let refused = report.probes().iter().map(|probe| &probe.outcome);
+        let mut refused =
+            refused.filter(|outcome| !outcome.is_good() && **outcome != Outcome::Lost);
+        let first = refused.next().cloned();
+        anyhow::Context::context(first, report.to_string())
+    })
+    .await
+}
+
+/// A closed port, a packet filter and a host that is gone are three things, though all of them refuse.
+#[test]
+fn who_refuses_is_told() {
+    scenario(async || {
+        let network = Network::start(1).await?;
+        let [node] = network.nodes() else {
+            anyhow::bail!("one node")
+        };
+        let targets = all(&node.addresses(), &[Traffic::Tcp]);
+        for target in &targets {
+            let seen = refusal(&network, *target).await?;
+            ensure!(seen == Outcome::Refused(Refusal::Reset), "{seen}");
+        }
+        node.namespace()
+            .nft("table inet no { chain in { type filter hook input priority 0; tcp dport 80 reject with icmpx type port-unreachable; }; }\n")
+            .await?;
+        for target in &targets {
+            let (kind, code) = if target.address.is_ipv4() {
+                (3, 3)
+            } else {
+                (1, 4)
+            };
+            let from = Some(target.address.ip());
+            let seen = refusal(&network, *target).await?;
+            let wanted = Outcome::Refused(Refusal::Icmp { from, kind, code });
+            ensure!(seen == wanted, "{seen}");
+        }
+        // The own kernel asks for the neighbour, and gives up after three seconds.
+        network.unplug(node).await?;
+        let client = network.lan_client().namespace();
+        client.ip("neigh flush all\n").await?;
+        for target in &targets {
+            let seen = refusal(&network, *target).await?;
+            ensure!(matches!(seen, Outcome::Unreachable(_)), "{seen}");
         }
         Ok(())
     });

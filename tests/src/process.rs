@@ -242,6 +242,17 @@ impl Process {
         self.running().signal(Signal::SIGCONT);
     }
 
+    /// Whether its clock is stopped.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        // The state follows the name, which may have brackets itself.
+        stat.is_ok_and(|stat| {
+            stat.rsplit_once(')')
+                .is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+        })
+    }
+
     /// Sends it any other signal.
     pub fn signal(&self, signal: Signal) {
         self.running().signal(signal);
@@ -346,6 +357,26 @@ mod tests {
         assert!(process.is_running());
         assert_ne!(process.pid(), first);
         process.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_paused_process_stands_still_until_it_is_resumed() {
+        let folder = tempfile::tempdir().unwrap();
+        let process = sleeper(folder.path());
+        assert!(!process.is_paused());
+        process.pause();
+        crate::eventually("the pause", Deadline::SHORT, async || {
+            process.is_paused().then_some(()).ok_or("it runs")
+        })
+        .await
+        .unwrap();
+        process.resume();
+        crate::eventually("the end of the pause", Deadline::SHORT, async || {
+            (!process.is_paused()).then_some(()).ok_or("it stands")
+        })
+        .await
+        .unwrap();
+        assert!(process.is_running());
     }
 
     #[tokio::test]

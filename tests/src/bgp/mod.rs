@@ -380,6 +380,16 @@ impl Daemon {
         Ok(())
     }
 
+    /// Stops its clock (SIGSTOP): it keeps its connections and answers nobody.
+    pub fn pause(&self) {
+        self.processes.iter().for_each(Process::pause);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&self) {
+        self.processes.iter().for_each(Process::resume);
+    }
+
     /// Kills it: the kernel closes its connections.
     pub async fn kill(&self) {
         futures::future::join_all(self.processes.iter().map(Process::kill)).await;

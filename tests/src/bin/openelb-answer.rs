@@ -3,13 +3,14 @@
 //! `serve PORT [ADDRESS…]`: a TCP connection gets one line, `NODE POD PEER`, and after it whatever it sends; a UDP packet
 //! gets the same line. UDP is answered from the addresses named; without any, from the one that the kernel chooses.
 //! `web PORT`: an HTTP request gets that line as a page. SIGTERM ends it at once, or after `LINGER` seconds in which it
-//! goes on answering. `pause` only waits; `check` ends well.
+//! goes on answering. `ask NAME PORT [4|6]` resolves a name and prints the line of who is there. `pause` only waits; `check`
+//! ends well.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -36,10 +37,35 @@ async fn main() -> Result<()> {
                 () = leave(&mut end) => {}
             }
         }
+        Some("ask") => {
+            let name = args.next().context("ask whom?")?;
+            let port = args.next().context("ask at which port?")?.parse()?;
+            let family = args.next().unwrap_or_default();
+            let answer = ask(&name, port, &family);
+            print!(
+                "{}",
+                tokio::time::timeout(Duration::from_secs(5), answer).await??
+            );
+        }
         Some("check") => {}
-        _ => bail!("say `serve PORT`, `web PORT`, `pause` or `check`"),
+        _ => bail!("say `serve PORT`, `web PORT`, `ask NAME PORT`, `pause` or `check`"),
     }
     Ok(())
+}
+
+/// What one says who listens there; `family` may be `4` or `6`.
+async fn ask(name: &str, port: u16, family: &str) -> Result<String> {
+    let addresses = tokio::net::lookup_host((name, port)).await?;
+    let mut wanted = addresses.filter(|address| match family {
+        "4" => address.is_ipv4(),
+        "6" => address.is_ipv6(),
+        _ => true,
+    });
+    let address = wanted.next().context("the name has no such address")?;
+    let mut stream = tokio::io::BufReader::new(TcpStream::connect(address).await?);
+    let mut line = String::new();
+    stream.read_line(&mut line).await?;
+    Ok(line)
 }
 
 /// Returns when it is time to end.

@@ -38,9 +38,6 @@ const COREDNS: &str = "openelb.invalid/coredns:test";
 const DNS_V4: &str = "10.96.0.10";
 const DNS_V6: &str = "fd00:96::a";
 
-/// How often kubelets are started again while a cluster gets ready.
-const MOST_RESTARTS: usize = 5;
-
 /// The router's autonomous system.
 pub const ROUTER_ASN: u32 = 65000;
 /// The autonomous system that the router expects of nodes.
@@ -218,16 +215,9 @@ impl Cluster {
     /// One is not in time; the error says what it says of itself.
     pub async fn ready(&self) -> Result<()> {
         let nodes = Api::<NodeObject>::all(self.control.client());
-        let mut restarts = 0;
         eventually("all nodes to be Ready", Deadline::LONG, async || {
             for node in &self.nodes {
-                // All kubelets of a machine use one path for their device plugins' socket and refuse to start when they
-                // meet there. Elsewhere systemd starts them again.
-                if let Err(ended) = node.kubelet().check() {
-                    ensure!(restarts < MOST_RESTARTS, "{ended}");
-                    restarts += 1;
-                    node.kubelet().restart().await?;
-                }
+                node.kubelet().check()?;
                 node.containerd().check()?;
                 let object = nodes.get(node.name()).await?;
                 let condition = object

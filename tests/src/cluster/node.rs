@@ -11,10 +11,29 @@ use super::cgroup::Group;
 use super::image::Image;
 use super::{ProxyMode, config};
 use crate::control_plane::{ControlPlane, Identity};
+use crate::namespace::Namespace;
 use crate::network::{Host, Network};
 use crate::process::{Process, Program};
 use crate::tools::tool;
 use crate::wait::{Deadline, eventually};
+
+/// Runs a kubelet with `/var/lib/kubelet` and `/var/log/containers` of its own: all kubelets of a machine use one path there for their
+/// device plugins' socket whatever they are told, and refuse to start when they meet. What it mounts for pods, below the
+/// folder that [`share`] made, containerd sees.
+const ALONE: [&str; 9] = [
+    "unshare",
+    "--mount",
+    "--propagation",
+    "unchanged",
+    "--",
+    "sh",
+    "-c",
+    r#"for own in /var/lib/kubelet /var/log/containers; do
+        mkdir -p $own && mount -t tmpfs kubelet $own || exit 1
+    done
+    exec "$@""#,
+    "kubelet",
+];
 
 /// A running node.
 #[derive(Debug)]
@@ -92,7 +111,8 @@ impl Node {
         };
         let containerd = begin(containerd)?;
         let kube_proxy = begin(kube_proxy)?;
-        let unstarted = kubelet;
+        share(&home.join("kubelet")).await?;
+        let unstarted = kubelet.by_way_of(ALONE);
         import(&containerd, &socket, pause).await?;
         let kubelet = begin(unstarted)?;
         Ok(Self {
@@ -276,6 +296,15 @@ impl Identities {
             serving: control.serving(&format!("serving-{name}"), name, &host.addresses())?,
         })
     }
+}
+
+/// Makes a folder whose mounts are seen in all namespaces of mounts that have it.
+async fn share(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let script = r#"mount --bind "$1" "$1" && mount --make-shared "$1""#;
+    let folder = folder.display().to_string();
+    let command = ["sh", "-c", script, "share", &folder];
+    Namespace::own().run(&command).await.map(drop)
 }
 
 async fn import(containerd: &Process, socket: &Path, image: &Image) -> Result<()> {

@@ -240,9 +240,18 @@ fn flag(name: &str, value: &std::path::Path) -> String {
     format!("--{name}={}", value.display())
 }
 
-/// A loopback address of its own for a control plane, so that the usual ports are free on it. One of four million; a
-/// taken one shows itself by etcd's refusal to listen.
+/// A loopback address of its own for a control plane, one of four million on which the ports it uses are free now.
 fn loopback() -> Ipv4Addr {
-    let random: u32 = rand::random();
-    Ipv4Addr::from(0x7f40_0001 | (random & 0x003f_fffe))
+    loop {
+        let random: u32 = rand::random();
+        let address = Ipv4Addr::from(0x7f40_0000 | (random & 0x003f_ffff));
+        let free = |port| match std::net::TcpListener::bind((address, port)) {
+            Ok(_) => true,
+            // What else is wrong, etcd will say.
+            Err(error) => error.kind() != std::io::ErrorKind::AddrInUse,
+        };
+        if [ETCD, ETCD_PEERS, API_SERVER].into_iter().all(free) {
+            return address;
+        }
+    }
 }

@@ -11,11 +11,12 @@ fn kubectl_and_the_api_server_are_the_release_asked_for() {
             serde_json::from_str(&control.kubectl(&["version", "--output=json"]).await?)?;
         let minor = |side: &str| versions[side]["minor"].as_str().map(str::to_owned);
         assert_eq!(minor("clientVersion"), minor("serverVersion"), "{versions}");
-        assert_eq!(
-            minor("serverVersion").as_deref() == Some("33"),
-            tools::oldest(),
-            "{versions}"
-        );
+        let oldest = tools::oldest_minor()?.to_string();
+        // What the user gives may be of any release.
+        if std::env::var_os("KUBEBUILDER_ASSETS").is_none() {
+            let found = minor("serverVersion");
+            assert_eq!(found == Some(oldest), tools::oldest(), "{versions}");
+        }
         Ok(())
     });
 }

@@ -133,6 +133,8 @@ fn attributes_are_shown_alike_by_every_router() {
                 .tags(tags.clone());
             speakers.push(speaker.start(software, node, network.folder()).await?);
         }
+        // Dropping a part of a world means that the story has ended.
+        let mut stopped = Vec::new();
         for software in Software::ALL {
             let mut config = Bgp::new(ROUTER, network.router());
             for node in network.nodes() {
@@ -155,6 +157,8 @@ fn attributes_are_shown_alike_by_every_router() {
             }
             let neighbors = router.neighbors().await?;
             assert_eq!(neighbors.len(), 2, "{neighbors:?}");
+            router.stop().await?;
+            stopped.push(router);
         }
         // The kernel's side: who answers for a next hop, and what is installed by whom.
         let neighbor = network.router().namespace().neighbor(one.v4.into()).await?;

@@ -4,7 +4,9 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use openelb_tests::cluster::ANSWER;
-use openelb_tests::{Cluster, Deadline, Prober, ProxyMode, Target, Traffic, eventually, scenario};
+use openelb_tests::{
+    Cluster, Deadline, Host, Prober, ProxyMode, Target, Traffic, eventually, scenario,
+};
 
 /// One pod per node behind a Service of both families.
 const WEB: &str = r"
@@ -98,7 +100,23 @@ async fn answers_through_cluster_ips(mode: ProxyMode) -> Result<()> {
         );
         anyhow::Ok(())
     })
-    .await
+    .await?;
+    forwards_by(host, mode).await
+}
+
+/// The rules are of this mode of kube-proxy, in both families, and not of the other.
+async fn forwards_by(host: &Host, mode: ProxyMode) -> Result<()> {
+    for (family, save) in [("ip", "iptables-save"), ("ip6", "ip6tables-save")] {
+        let table = ["nft", "list", "table", family, "kube-proxy"];
+        let nftables = host.namespace().run(&table).await.is_ok();
+        let saved = host.namespace().run(&[save]).await?;
+        let iptables = saved.contains("-A KUBE-SERVICES") && saved.contains("-A KUBE-SVC-");
+        ensure!(
+            (iptables, nftables) == (mode == ProxyMode::Iptables, mode == ProxyMode::Nftables),
+            "{family}: iptables {iptables}, nftables {nftables}: {saved}"
+        );
+    }
+    Ok(())
 }
 
 #[test]

@@ -88,7 +88,14 @@ impl Tier {
                 "kubectl",
                 "helm",
             ],
-            Self::Network => &["gobgp", "gobgpd", "helm"],
+            Self::Network => &[
+                "etcd",
+                "kube-apiserver",
+                "kubectl",
+                "gobgp",
+                "gobgpd",
+                "helm",
+            ],
             Self::World | Self::Cluster => &["all"],
         }
     }
@@ -244,7 +251,10 @@ fn end_to_end(tier: Tier, filter: &[String], keep: bool) -> Result<Tally> {
         ])
         .args(filter);
     if keep {
-        tests.env("OPENELB_KEEP_WORLD", "1");
+        // One world after the other: each stays until its user has seen enough.
+        tests
+            .env("RUST_TEST_THREADS", "1")
+            .env("OPENELB_KEEP_WORLD", "1");
     }
     let whole = filter.is_empty();
     let rights = root().join("target/rights.txt");

@@ -20,7 +20,7 @@ pub fn tool(name: &str) -> Result<PathBuf> {
     }
     let path = built()?.join(name);
     if !path.exists() {
-        build(&[name])?;
+        crate::scenario::build_outside(name).unwrap_or_else(|| build(&[name]))?;
     }
     Ok(path)
 }
@@ -37,6 +37,20 @@ fn given<'a>(name: &str, places: impl Iterator<Item = &'a OsString>) -> Option<P
 #[must_use]
 pub fn oldest() -> bool {
     std::env::var("OPENELB_KUBERNETES").is_ok_and(|release| release == "oldest")
+}
+
+/// The minor version of the oldest supported Kubernetes, such as 33, as `hack/tools` pins it.
+///
+/// # Errors
+/// The pin is not there.
+pub fn oldest_minor() -> Result<u32> {
+    let pins = script().with_file_name("kubernetes-oldest/go.mod");
+    let text = std::fs::read_to_string(&pins)
+        .with_context(|| format!("cannot read {}", pins.display()))?;
+    let minor = text.split_once("k8s.io/kubernetes v1.");
+    minor
+        .and_then(|(_, rest)| rest.split_once('.')?.0.parse().ok())
+        .with_context(|| format!("{} pins no Kubernetes", pins.display()))
 }
 
 /// The path of a binary of this workspace, such as `openelb-operator`: beside the running program in the target
@@ -98,7 +112,7 @@ fn built() -> Result<&'static Path> {
     Ok(FOLDER.get_or_init(|| folder))
 }
 
-fn build(parts: &[&str]) -> Result<()> {
+pub(crate) fn build(parts: &[&str]) -> Result<()> {
     let status = Command::new(script())
         .args(parts)
         .stdout(std::process::Stdio::null())

@@ -1,10 +1,27 @@
 //! `hack/tools/build`, tried on a small tree of its own: what it builds, what it does not build again, and what it takes.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use tokio::process::Command;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use openelb_tests::{Deadline, eventually};
+use tokio::process::{Child, Command};
+
+use crate::victim::Victim;
+
+/// Stands for Go: tells where it runs and how often, writes half of what is wanted, waits for a word, then writes all.
+const SLOW_GO: &str = r#"#!/bin/sh
+[ "$1" = env ] && { echo go1.26.0; exit; }
+echo $$ >> "$NOTES/started"
+readlink /proc/self/ns/net >> "$NOTES/networks"
+while [ "$1" != -o ]; do shift; done
+echo half > "$2"
+while [ ! -e "$NOTES/go-on" ]; do sleep 0.05; done
+rm -f "$2"; cp /bin/true "$2"
+"#;
 
 /// A copy of the script with two small parts in place of the real ones.
 struct Tree {
@@ -46,17 +63,44 @@ impl Tree {
         Ok(std::fs::write(path, text)?)
     }
 
+    /// A folder with a Go that waits, for the front of `PATH`; its notes go there too.
+    fn slow_go(&self) -> Result<PathBuf> {
+        let folder = self.at("slow");
+        self.write("slow/go", SLOW_GO)?;
+        let executable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(folder.join("go"), executable)?;
+        Ok(folder)
+    }
+
+    /// Begins to build with that Go.
+    fn begin(&self, part: &str, slow: &Path) -> Result<Child> {
+        Ok(self
+            .script(&[part])
+            .env("PATH", path_after(slow)?)
+            .env("NOTES", slow)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?)
+    }
+
     async fn build(&self, parts: &[&str], given: &[(&str, &Path)]) -> Result<Output> {
-        let output = Command::new(self.at("build"))
+        Ok(self
+            .script(parts)
+            .envs(given.iter().copied())
+            .output()
+            .await?)
+    }
+
+    fn script(&self, parts: &[&str]) -> Command {
+        let mut command = Command::new(self.at("build"));
+        command
             .args(parts)
             .env("OPENELB_CACHE", self.at("cache"))
             .env_remove("OPENELB_KUBERNETES")
             .env_remove("KUBEBUILDER_ASSETS")
-            .env_remove("OPENELB_TOOLS")
-            .envs(given.iter().copied())
-            .output()
-            .await?;
-        Ok(output)
+            .env_remove("OPENELB_TOOLS");
+        command
     }
 
     /// Builds, and returns what was said meanwhile and where the parts are.
@@ -149,6 +193,102 @@ async fn a_go_that_is_too_old_is_told_before_anything_is_built() -> Result<()> {
     ensure!(
         !output.status.success() && said.contains("Go 1.19.8 is too old: install Go 1.26"),
         "{said}"
+    );
+    Ok(())
+}
+
+fn path_after(first: &Path) -> Result<std::ffi::OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(first.to_owned()).chain(std::env::split_paths(&path));
+    Ok(std::env::join_paths(folders)?)
+}
+
+/// Waits until so many of that Go have begun, and returns their process ids.
+async fn started(slow: &Path, count: usize) -> Result<Vec<i32>> {
+    eventually("a build to begin", Deadline::LONG, async || {
+        let text = std::fs::read_to_string(slow.join("started")).unwrap_or_default();
+        let pids: Vec<i32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+        ensure!(pids.len() == count, "{count} were to begin: {text:?}");
+        Ok(pids)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_killed_build_leaves_nothing_half_made_and_the_next_goes_on() -> Result<()> {
+    let tree = Tree::new()?;
+    let slow = tree.slow_go()?;
+    let mut first = tree.begin("first", &slow)?;
+    let compilers = started(&slow, 1).await?;
+    first.kill().await?;
+    let [compiler] = compilers[..] else {
+        anyhow::bail!("one compiler")
+    };
+
+    // The killed run's compiler still writes while the next run builds, and after.
+    let (said, place) = tree.built(&["first"], &[]).await?;
+    ensure!(said.contains("first: building (1 of 1)"), "{said}");
+    let made = std::fs::read(place.join("first"))?;
+    std::fs::write(slow.join("go-on"), "")?;
+    eventually("the end of its compiler", Deadline::SHORT, async || {
+        ensure!(
+            kill(Pid::from_raw(compiler), None::<Signal>).is_err(),
+            "it runs"
+        );
+        Ok(())
+    })
+    .await?;
+    ensure!(std::fs::read(place.join("first"))? == made, "overwritten");
+    let (said, _) = tree.built(&["first"], &[]).await?;
+    ensure!(said.is_empty(), "built again: {said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn runs_side_by_side_wait_for_each_other_and_build_once() -> Result<()> {
+    let tree = Tree::new()?;
+    let slow = tree.slow_go()?;
+    let one = tree.begin("first", &slow)?;
+    started(&slow, 1).await?;
+    let mut other = tree.begin("first", &slow)?;
+    let mut said = tokio::io::BufReader::new(other.stderr.take().context("no output")?);
+    let mut line = String::new();
+    tokio::io::AsyncBufReadExt::read_line(&mut said, &mut line).await?;
+    ensure!(line.contains("first: waiting for another run"), "{line}");
+    std::fs::write(slow.join("go-on"), "")?;
+    ensure!(one.wait_with_output().await?.status.success(), "the first");
+    ensure!(other.wait().await?.success(), "the one that waited");
+    started(&slow, 1).await?;
+    Ok(())
+}
+
+/// A world has no way out of its network, so that what it lacks is built from outside.
+#[tokio::test]
+async fn what_a_world_lacks_is_built_outside_of_it() -> Result<()> {
+    let tree = Tree::new()?;
+    let slow = tree.slow_go()?;
+    std::fs::write(slow.join("go-on"), "")?;
+    let (cache, path) = (tree.at("cache"), path_after(&slow)?);
+    let text = |value: &Path| value.display().to_string();
+    let env = [
+        ("OPENELB_CACHE", text(&cache)),
+        ("NOTES", text(&slow)),
+        ("PATH", path.to_string_lossy().into_owned()),
+    ];
+    let env: Vec<(&str, &str)> = env
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let mut victim = Victim::start("a_world_that_waits", "part", &env)?;
+    let inside = victim.says_after("the part is there in ").await?;
+    ensure!(victim.ended().await?.success(), "it failed");
+    let network = std::fs::read_to_string(slow.join("networks"))?;
+    let own = std::fs::read_link("/proc/self/ns/net")?
+        .display()
+        .to_string();
+    ensure!(
+        network.trim() == own && inside != own,
+        "{network}, {inside}, {own}"
     );
     Ok(())
 }

@@ -1,14 +1,13 @@
 //! A LAN of network namespaces: hosts with one interface each on a bridge that stands in a namespace of its own.
 //!
-//! The kernels' own ARP and NDP are the judges; faults are made at the bridge, where the hosts cannot see them. Needs
-//! root and iproute2. Everything is gone when the LAN is dropped; what a killed program left is removed by the next.
+//! The kernels' own ARP and NDP are the judges; faults are made at the bridge, where the hosts cannot see them. It is part
+//! of a private world, one at a time, and goes with it.
 
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Folder, Process, Program};
+use crate::{Folder, Namespace, Process, Program, Witness};
 
 /// The UDP port of the speakers' membership.
 pub const GOSSIP_PORT: u16 = 7946;
@@ -16,31 +15,24 @@ pub const GOSSIP_PORT: u16 = 7946;
 /// A switch and its hosts.
 #[derive(Debug)]
 pub struct Lan {
-    prefix: String,
+    witness: Option<Witness>,
     hosts: Vec<String>,
     folder: Folder,
 }
-
-static COUNT: AtomicU32 = AtomicU32::new(0);
 
 impl Lan {
     /// Hosts with these names; number n (from 1) has `10.0.0.n` and `fd00:10::n` on `eth0`.
     ///
     /// # Errors
-    /// A namespace cannot be made.
-    pub fn new(hosts: &[&str]) -> Result<Self> {
-        sweep();
-        let prefix = format!(
-            "l2x{}x{}x",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
-        let lan = Self {
-            prefix,
+    /// It is not called inside a [`crate::scenario`], or a namespace cannot be made.
+    pub async fn new(hosts: &[&str]) -> Result<Self> {
+        crate::scenario::world_name()?;
+        let mut lan = Self {
+            witness: None,
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
             folder: Folder::new("lan")?,
         };
-        lan.add("switch")?;
+        ip("netns add switch")?;
         for call in ["iptables", "ip6tables", "arptables"] {
             // Absent where the bridge filter is not built in.
             let knob = format!("net.bridge.bridge-nf-call-{call}=0");
@@ -52,17 +44,19 @@ impl Lan {
         )?;
         lan.ip("switch", "link set br0 up")?;
         for (n, host) in (1..).zip(hosts) {
-            lan.add(host)?;
-            let (switch, inside) = (lan.namespace("switch"), lan.namespace(host));
-            ip(&format!(
-                "-n {switch} link add name {host} type veth peer name eth0 netns {inside}"
-            ))?;
+            ip(&format!("netns add {host}"))?;
+            lan.ip(
+                "switch",
+                &format!("link add name {host} type veth peer name eth0 netns {host}"),
+            )?;
             lan.ip("switch", &format!("link set {host} master br0 up"))?;
             lan.ip(host, "link set lo up")?;
             lan.ip(host, "link set eth0 up")?;
             lan.ip(host, &format!("addr add 10.0.0.{n}/16 dev eth0"))?;
             lan.ip(host, &format!("addr add fd00:10::{n}/64 dev eth0 nodad"))?;
         }
+        let switch = Namespace::named("switch");
+        lan.witness = Some(Witness::start(&switch, "br0", &lan.folder).await?);
         Ok(lan)
     }
 
@@ -89,7 +83,7 @@ impl Lan {
     /// It cannot be started.
     pub fn start(&self, host: &str, program: Program) -> Result<Process> {
         program
-            .by_way_of(["ip", "netns", "exec", &self.namespace(host)])
+            .by_way_of(["ip", "netns", "exec", host])
             .start(self.folder.path())
     }
 
@@ -98,8 +92,7 @@ impl Lan {
     /// # Errors
     /// It cannot be started, or fails; the error has its output.
     pub fn run(&self, host: &str, command: &[&str]) -> Result<String> {
-        let namespace = self.namespace(host);
-        let mut all = vec!["netns", "exec", &namespace];
+        let mut all = vec!["netns", "exec", host];
         all.extend(command);
         output(Command::new("ip").args(all))
     }
@@ -109,7 +102,7 @@ impl Lan {
     /// # Errors
     /// It fails.
     pub fn ip(&self, host: &str, arguments: &str) -> Result<String> {
-        ip(&format!("-n {} {arguments}", self.namespace(host)))
+        ip(&format!("-n {host} {arguments}"))
     }
 
     /// Gives a host an address on its loopback interface, as kube-proxy would make it reachable there. The host's kernel
@@ -204,38 +197,14 @@ impl Lan {
         let text = self.run(host, &["cat", "/sys/class/net/eth0/address"])?;
         Ok(text.trim().to_lowercase())
     }
-
-    fn namespace(&self, host: &str) -> String {
-        format!("{}{host}", self.prefix)
-    }
-
-    fn add(&self, host: &str) -> Result<()> {
-        ip(&format!("netns add {}", self.namespace(host))).map(drop)
-    }
 }
 
 impl Drop for Lan {
     fn drop(&mut self) {
+        // Its record needs the hosts.
+        self.witness = None;
         for host in self.hosts.iter().map(String::as_str).chain(["switch"]) {
-            let _ = ip(&format!("netns del {}", self.namespace(host)));
-        }
-    }
-}
-
-/// Removes the namespaces of programs that are gone.
-fn sweep() {
-    let names = ip("netns list").unwrap_or_default();
-    for name in names
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-    {
-        let owner = name
-            .strip_prefix("l2x")
-            .and_then(|rest| rest.split('x').next());
-        if let Some(owner) = owner
-            && !std::path::Path::new(&format!("/proc/{owner}")).exists()
-        {
-            let _ = ip(&format!("netns del {name}"));
+            let _ = ip(&format!("netns del {host}"));
         }
     }
 }

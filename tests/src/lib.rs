@@ -66,6 +66,7 @@ pub mod speakers;
 pub mod tools;
 mod wait;
 pub mod webhook;
+mod witness;
 
 pub use bgp::{Bgp, Peer, Software};
 pub use cluster::{Cluster, Image, Node, ProxyMode};
@@ -77,6 +78,7 @@ pub use namespace::{KernelNeighbor, KernelRoute, Namespace};
 pub use network::{Host, Network};
 pub use prober::{Prober, Target, Traffic};
 pub use process::{Process, Program};
-pub use scenario::{inside, scenario, story, world_of_program};
+pub use scenario::{inside, scenario, scenario_on, story, world_of_program};
 pub use tools::{binary, tool};
 pub use wait::{Deadline, eventually};
+pub use witness::Witness;

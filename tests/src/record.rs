@@ -1,7 +1,8 @@
 //! What is written down before a world is gone: the state of things, for people who look at a test that failed.
 //!
 //! Whoever has something to tell registers it. The first part of a world that is dropped lets all of them speak, while
-//! the others still stand; so does each later one, unless that was just done. Files are appended to, with the time.
+//! the others still stand; so does each later one that is not dropped right after another. Files are appended to, with
+//! the time.
 
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-/// Parts of a world go within so long of each other when a test ends.
-const JUST_NOW: Duration = Duration::from_secs(2);
+/// Parts of a world go within so long of each other when a test ends; one that went earlier was part of the story.
+const JUST_NOW: Duration = Duration::from_millis(500);
 
 type Speaker = dyn Fn(&str) + Send + Sync;
 
@@ -43,6 +44,7 @@ pub(crate) fn before_the_end() {
     crate::scenario::stay();
     let mut all = SPEAKERS.lock().unwrap_or_else(PoisonError::into_inner);
     if all.1.is_some_and(|last| last.elapsed() < JUST_NOW) {
+        all.1 = Some(Instant::now());
         return;
     }
     let now = Timestamp::now().to_string();

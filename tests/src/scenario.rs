@@ -1,7 +1,7 @@
 //! Running a test inside a private world.
 //!
 //! [`scenario`] starts this same test program again, for this one test, inside new mount, network, pid and uts
-//! namespaces with an empty `/run`. There the first process only reaps and waits; when it ends, the kernel kills all
+//! namespaces with an empty `/run` and a `/var` that forgets. There the first process only reaps and waits; when it ends, the kernel kills all
 //! that is left in the world. It ends when the test ends, when the test is killed, and when the program outside dies
 //! in whatever way. Control groups and folders are removed from outside.
 //!
@@ -9,8 +9,8 @@
 //! it is decided whether its folder is kept.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Once;
 use std::time::Duration;
@@ -26,10 +26,18 @@ const STORY: &str = "OPENELB_STORY";
 /// Set by the user: the world stays when the test has ended.
 const STAY: &str = "OPENELB_KEEP_WORLD";
 
-/// What the first process of a world does: an own `/run`, loopback, addresses usable at once; then the test, whose end
+/// Stands before the name of a part that a world wants built: it has no network to build it with.
+const BUILD: &str = "openelb-world wants built: ";
+
+/// What the first process of a world does: its own `/run` and `/var`, loopback, addresses usable at once; then the test, whose end
 /// is the world's end. bash reaps what nobody else does.
 const FIRST: &str = r#"
 mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/netns /run/lock /run/openelb || exit 1
+# Kubelets, network plugins and routers write below /var whatever they are told: here it is a layer of the world's own.
+mkdir -p /run/var/upper /run/var/work /run/var/folder
+case $TMPDIR in /var/*) mount --bind "$TMPDIR" /run/var/folder || exit 1 ;; esac
+mount -t overlay -o lowerdir=/var,upperdir=/run/var/upper,workdir=/run/var/work overlay /var || exit 1
+case $TMPDIR in /var/*) mount --move /run/var/folder "$TMPDIR" || exit 1 ;; esac
 hostname openelb-world
 ip link set lo up || exit 1
 "$@" 2>&1 &
@@ -51,6 +59,30 @@ where
 {
     let outcome = if std::env::var_os(INSIDE).is_some() {
         tell(story)
+    } else {
+        outside(&Run::test::<S>(), true)
+    };
+    if let Err(error) = outcome {
+        panic!("{error:?}");
+    }
+}
+
+/// Tells a story in a world of its own on a stage that is set there first: for tests that share one. Call it, by way of
+/// one function, as the whole body of a `#[test]`; the story is what names the test.
+///
+/// # Panics
+/// The stage or the story failed, or the world cannot be made (it needs root).
+#[allow(
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    reason = "a test fails by panicking"
+)]
+pub fn scenario_on<T, S>(stage: impl AsyncFnOnce() -> Result<T>, story: S)
+where
+    S: AsyncFnOnce(T) -> Result<()>,
+{
+    let outcome = if std::env::var_os(INSIDE).is_some() {
+        tell(async || story(stage().await?).await)
     } else {
         outside(&Run::test::<S>(), true)
     };
@@ -107,6 +139,43 @@ pub fn inside() -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
+/// Has a part of the world built from outside where this program is in a world of its own, or says that it is in none.
+pub(crate) fn build_outside(part: &str) -> Option<Result<()>> {
+    let folder = std::env::var_os(INSIDE).map(PathBuf::from)?;
+    Some(ask_for(part, &answer_to(&folder, part)))
+}
+
+fn ask_for(part: &str, answer: &Path) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "\n{BUILD}{part}").and_then(|()| out.flush())?;
+    drop(out);
+    loop {
+        match std::fs::read_to_string(answer) {
+            Ok(said) if said.is_empty() => return Ok(()),
+            Ok(said) => anyhow::bail!("{said}"),
+            // The world ends with the program outside, so there is always an answer.
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// The file that says how the building of a part went: nothing when all is well.
+fn answer_to(folder: &Path, part: &str) -> PathBuf {
+    folder.join(format!("built-{part}"))
+}
+
+/// Builds a part for a world.
+fn build_for(folder: &Path, part: &str) -> Result<()> {
+    let said = match crate::tools::build(&[part]) {
+        Ok(()) => String::new(),
+        Err(error) => format!("{error:#}"),
+    };
+    let answer = answer_to(folder, part);
+    let half = answer.with_extension("half");
+    std::fs::write(&half, said)?;
+    Ok(std::fs::rename(half, answer)?)
+}
+
 /// A name for control groups that no other world has.
 pub(crate) fn world_name() -> Result<String> {
     let folder = std::env::var_os(INSIDE)
@@ -157,6 +226,17 @@ pub(crate) fn stay() {
             std::thread::sleep(Duration::from_millis(200));
         }
     });
+}
+
+/// Shows a line of a world. libtest keeps what a test prints to itself until the test has ended, which one that stays
+/// does not: then it goes past it.
+fn show(line: &str) {
+    if std::env::var_os(STAY).is_some() {
+        // Nobody who reads is no reason to fail a test.
+        let _ = writeln!(std::io::stderr(), "{line}");
+    } else {
+        println!("{line}");
+    }
 }
 
 /// How this program runs again.
@@ -216,22 +296,25 @@ fn outside(run: &Run, private: bool) -> Result<()> {
         .spawn()
         .context("cannot start setpriv and unshare (util-linux)")?;
     if std::env::var_os(STAY).is_some() {
-        eprintln!("world: its folder is {}", folder.path().display());
-    }
-    if private && std::env::var_os(STAY).is_some() {
-        eprintln!("world: enter it with");
-        eprintln!(
-            "    nsenter --target $(pgrep --parent {}) --mount --net --pid --uts --ipc",
-            world.id()
-        );
-        eprintln!("world: and a host of it with `ip netns exec n1 bash`");
+        show(&format!("world: its folder is {}", folder.path().display()));
+        if private {
+            show("world: enter it with");
+            show(&format!(
+                "    nsenter --target $(pgrep --parent {}) --mount --net --pid --uts --ipc",
+                world.id()
+            ));
+            show("world: and a host of it with `ip netns exec n1 bash`");
+        }
     }
     let mut ran = run.test.is_none();
     if let Some(output) = world.stdout.take() {
         for line in BufReader::new(output).split(b'\n') {
             let line = String::from_utf8_lossy(&line?).into_owned();
             ran |= line.starts_with("running 1 test");
-            println!("  | {line}");
+            show(&format!("  | {line}"));
+            if let Some((_, part)) = line.split_once(BUILD) {
+                build_for(folder.path(), part)?;
+            }
         }
     }
     let status = world.wait()?;

@@ -31,7 +31,7 @@ impl Speakers {
     /// # Errors
     /// Something cannot be started, or the speakers do not find each other.
     pub async fn start(names: &[&str], extra: &[&str]) -> Result<Self> {
-        let mut speakers = Self::build(names)?;
+        let mut speakers = Self::build(names).await?;
         for name in names {
             speakers.speak(name, extra)?;
         }
@@ -43,10 +43,10 @@ impl Speakers {
     ///
     /// # Errors
     /// Something cannot be started.
-    pub fn build(names: &[&str]) -> Result<Self> {
+    pub async fn build(names: &[&str]) -> Result<Self> {
         let mut hosts = names.to_vec();
         hosts.push("client");
-        let lan = Lan::new(&hosts)?;
+        let lan = Lan::new(&hosts).await?;
         let mut echoes = BTreeMap::new();
         for name in names {
             lan.host_vip(name, VIP)?;

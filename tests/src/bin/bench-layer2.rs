@@ -40,11 +40,14 @@ struct Args {
     alone: bool,
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
+fn main() -> Result<()> {
     let args = Args::parse();
+    openelb_tests::world_of_program(async || measure(&args).await)
+}
+
+async fn measure(args: &Args) -> Result<()> {
     if let Some(seconds) = args.soak {
-        let figures = soak(&args, seconds).await?;
+        let figures = soak(args, seconds).await?;
         figure::write(args.json.as_deref(), &figures)?;
         ensure!(
             figures.iter().all(|figure| figure.max() == 0.0),
@@ -53,7 +56,7 @@ async fn main() -> Result<()> {
         return Ok(());
     }
     let mut figures = Vec::new();
-    let ours = silent_deaths(&args).await?;
+    let ours = silent_deaths(args).await?;
     if args.alone {
         figures.push(ours);
     } else {
@@ -61,10 +64,10 @@ async fn main() -> Result<()> {
         figures.push(ours.beside("keepalived, 100 ms advertisements", &theirs));
         figures.push(theirs);
     }
-    figures.push(killed(&args).await?);
-    figures.push(planned(&args).await?);
-    figures.push(thousand(&args).await?);
-    figures.extend(answers(&args).await?);
+    figures.push(killed(args).await?);
+    figures.push(planned(args).await?);
+    figures.push(thousand(args).await?);
+    figures.extend(answers(args).await?);
     figure::write(args.json.as_deref(), &figures)
 }
 
@@ -283,7 +286,7 @@ async fn answers(args: &Args) -> Result<Vec<Figure>> {
 
 /// The same silent death under keepalived (VRRP version 3, advertisements every 100 ms).
 async fn keepalived(runs: usize) -> Result<Figure> {
-    let lan = Lan::new(&["alpha", "bravo", "charlie", "client"])?;
+    let lan = Lan::new(&["alpha", "bravo", "charlie", "client"]).await?;
     let mut processes: Vec<Process> = Vec::new();
     for (n, name) in (1..).zip(NODES) {
         lan.run(name, &["sysctl", "-qw", "net.ipv4.ip_nonlocal_bind=1"])?;

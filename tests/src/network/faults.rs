@@ -1,4 +1,5 @@
-//! Faults of links. Each has a way back; none changes what a host believes about itself unless it says so.
+//! Faults of links of the nodes' segment. Each has a way back; none changes what a host believes about itself unless it
+//! says so. The client behind the router has no such link: what is to happen to it happens to the router's.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -132,7 +133,7 @@ impl Network {
             .nft(&format!("add table {TABLE}\ndelete table {TABLE}\n"))
             .await?;
         let mut delays = self.delays.lock().await;
-        for host in self.on_segment() {
+        for host in self.on_segment().chain([&self.world]) {
             // Fails where nothing was set, which is what is wanted.
             let _ = self
                 .switch

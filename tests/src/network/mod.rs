@@ -20,8 +20,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::folder::Folder;
 use crate::namespace::Namespace;
-use crate::process::{Process, Program};
-use crate::record::Registration;
+use crate::witness::Witness;
 
 /// How many nodes a network can have: their addresses end in 11 to 110.
 const MOST_NODES: u8 = 100;
@@ -88,10 +87,10 @@ pub struct Network {
     router: Host,
     client: Host,
     lan_client: Host,
+    world: Host,
     switch: Namespace,
-    capture: Option<Process>,
+    witness: Option<Witness>,
     delays: tokio::sync::Mutex<BTreeMap<String, delay::Delay>>,
-    record: Option<Registration>,
     folder: Folder,
 }
 
@@ -118,23 +117,17 @@ impl Network {
                 Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0, 2),
             ),
             lan_client: Host::on_segment("lan", "eth0", 200),
+            world: Host {
+                namespace: Namespace::own(),
+                ..Host::on_segment("world", "world0", 2)
+            },
             switch: Namespace::named("switch"),
-            capture: None,
-            record: None,
+            witness: None,
             delays: tokio::sync::Mutex::default(),
             folder: Folder::new("network")?,
         };
         network.build().await.context("cannot make the network")?;
-        network.capture = Some(
-            network
-                .switch
-                .program(capture(&network.folder))
-                .start(network.folder.path())?,
-        );
-        let folder = network.folder.path().to_owned();
-        network.record = Some(crate::record::register(move |now| {
-            crate::record::run(RECORD, &[folder.as_os_str(), now.as_ref()]);
-        }));
+        network.witness = Some(Witness::start(&network.switch, "br0", &network.folder).await?);
         Ok(network)
     }
 
@@ -173,10 +166,23 @@ impl Network {
         &self.lan_client
     }
 
+    /// The world itself, where the control plane and its API server are: its link can be broken like any other of the
+    /// segment.
+    #[must_use]
+    pub fn world(&self) -> &Host {
+        &self.world
+    }
+
     /// The switch.
     #[must_use]
     pub fn switch(&self) -> &Namespace {
         &self.switch
+    }
+
+    /// Who keeps the frames of the segment.
+    #[must_use]
+    pub fn witness(&self) -> Option<&Witness> {
+        self.witness.as_ref()
     }
 
     /// Where logs of what runs in the network go.
@@ -309,43 +315,6 @@ impl Network {
         host.namespace.ip(&lines).await
     }
 }
-
-/// Keeps the last frames of the segment, in two files of 20 MB that take turns.
-fn capture(folder: &Folder) -> Program {
-    Program::new("tcpdump", "tcpdump")
-        .args([
-            "-i",
-            "br0",
-            "-n",
-            "-U",
-            "--immediate-mode",
-            "-s",
-            "200",
-            "-C",
-            "20",
-            "-W",
-            "2",
-            "-Z",
-            "root",
-            "-w",
-        ])
-        .arg(folder.join("segment.pcap"))
-}
-
-/// What every host's kernel knows; written to a folder, with the time.
-const RECORD: &str = r#"
-for file in /run/netns/*; do
-    case $file in */cni-*) continue ;; esac
-    {
-        echo "==== $2"
-        for what in "-d addr" "route show table all" "-6 route show table all" "neigh" "-6 neigh"; do
-            echo "== ip $what"
-            nsenter --net="$file" ip $what
-        done
-    } >>"$1/kernel-$(basename "$file").txt" 2>&1
-done
-true
-"#;
 
 impl Drop for Network {
     fn drop(&mut self) {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use openelb_tests::{Deadline, eventually, tool};
 use tokio::process::Command;
 
+use crate::nothing_left::groups;
 use crate::victim::{Victim, WANTED, processes};
 
 const KEEP: &[(&str, &str)] = &[("OPENELB_KEEP_WORLD", "1")];
@@ -19,7 +20,7 @@ struct Staying {
 
 impl Staying {
     async fn start(level: &str) -> Result<Self> {
-        let mut victim = Victim::start("a_world_that_fails", level, KEEP)?;
+        let mut victim = Victim::start_quiet("a_world_that_fails", level, KEEP)?;
         let enter = victim.says_below("enter it with").await?;
         let leave = victim.says_after("the world stays, until `touch ").await?;
         let (leave, _) = leave.split_once('`').context("no file to touch")?;
@@ -53,6 +54,8 @@ impl Staying {
         eventually("the end of the world", Deadline::SHORT, async || {
             let left = processes(&kept.0)?;
             ensure!(left.is_empty(), "{left:?}");
+            let groups = groups(&kept.0)?;
+            ensure!(groups.is_empty(), "{groups:?}");
             Ok(())
         })
         .await?;
@@ -117,6 +120,37 @@ async fn a_control_plane_that_fails_keeps_what_explains_it() -> Result<()> {
     kept.tells("objects.yaml", &["kind: Service"])?;
     kept.tells("kube-apiserver.log", &["Serving securely"])?;
     kept.tells("etcd.log", &["embed/config.go"])
+}
+
+/// Lets a world fail in this way, and returns what was kept.
+async fn failed(level: &str) -> Result<Kept> {
+    let mut victim = Victim::start_quiet("a_world_that_fails", level, &[])?;
+    let place = victim.says_after("what was kept is in ").await?;
+    victim.says(WANTED).await?;
+    ensure!(!victim.ended().await?.success(), "the failure is gone");
+    Ok(Kept(PathBuf::from(place)))
+}
+
+#[tokio::test]
+async fn a_story_that_panics_keeps_what_explains_it_too() -> Result<()> {
+    for level in ["panic", "panic in a task"] {
+        let kept = failed(level).await?;
+        kept.tells("kernel-n1.txt", &["10.0.0.11/24"])?;
+        kept.tells("tcpdump.log", &["listening on br0"])?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn speakers_on_a_lan_that_fail_keep_what_explains_it() -> Result<()> {
+    let kept = failed("speakers").await?;
+    for node in ["alpha", "bravo"] {
+        kept.tells(&format!("node-{node}.log"), &["\"steady\":true"])?;
+        kept.tells(&format!("kernel-{node}.txt"), &["10.0.100.1/32"])?;
+    }
+    kept.tells("kernel-client.txt", &["10.0.100.1 dev eth0"])?;
+    ensure!(kept.frames().await?.contains("10.0.100.1"), "no frame");
+    Ok(())
 }
 
 #[tokio::test]

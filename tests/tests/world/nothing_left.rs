@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use openelb_tests::{Deadline, eventually};
 
 use crate::victim::{Victim, processes};
 
 /// Starts two worlds side by side, kills the program of one, and lets the other come to its end.
 async fn one_is_killed_and_the_other_goes_on(test: &str, level: &str) -> Result<()> {
+    let before = Machine::look()?;
     let mut killed = Victim::start(test, level, &[])?;
     let mut other = Victim::start(test, level, &[])?;
     let (one, two) = (
@@ -18,8 +20,8 @@ async fn one_is_killed_and_the_other_goes_on(test: &str, level: &str) -> Result<
     );
     ensure!(one.root != two.root, "both are in {}", one.root.display());
     ensure!(
-        level == "control-plane" || one.networks.is_disjoint(&two.networks),
-        "they share a network namespace"
+        one.namespaces.is_disjoint(&two.namespaces),
+        "they share a namespace"
     );
     for world in [&one, &two] {
         let groups = groups(&world.root)?;
@@ -31,7 +33,8 @@ async fn one_is_killed_and_the_other_goes_on(test: &str, level: &str) -> Result<
     other.says("still whole").await?;
     let status = other.ended().await?;
     ensure!(status.success(), "{status}");
-    two.is_gone().await
+    two.is_gone().await?;
+    before.is_as_it_was().await
 }
 
 #[tokio::test]
@@ -52,14 +55,95 @@ async fn a_killed_program_leaves_nothing_of_a_cluster_and_the_one_beside_it_goes
     one_is_killed_and_the_other_goes_on("a_world_that_waits", "cluster").await
 }
 
+#[tokio::test]
+async fn a_killed_program_leaves_nothing_of_a_lan_with_speakers_and_the_one_beside_it_goes_on()
+-> Result<()> {
+    one_is_killed_and_the_other_goes_on("a_world_that_waits", "speakers").await
+}
+
+#[tokio::test]
+async fn a_program_that_is_told_to_end_leaves_nothing_either() -> Result<()> {
+    let before = Machine::look()?;
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut victim = Victim::start("a_world_that_waits", "network", &[])?;
+        let world = world(&mut victim, "network").await?;
+        victim.signal(signal)?;
+        world.is_gone().await?;
+    }
+    before.is_as_it_was().await
+}
+
+/// What a world could leave on the machine outside of all that is named after it.
+struct Machine {
+    links: BTreeSet<PathBuf>,
+    networks: BTreeSet<PathBuf>,
+    /// Paths that kubelets, network plugins and routers use whatever they are told.
+    files: BTreeSet<PathBuf>,
+}
+
+impl Machine {
+    fn look() -> Result<Self> {
+        let mut files = BTreeSet::new();
+        for place in [
+            "/var/lib/kubelet",
+            "/var/lib/cni",
+            "/var/lib/containerd",
+            "/var/log/containers",
+            "/var/log/pods",
+            "/var/tmp/frr",
+        ] {
+            below(Path::new(place), &mut files);
+        }
+        let mut networks = BTreeSet::new();
+        below(Path::new("/run/netns"), &mut networks);
+        let links = std::fs::read_dir("/sys/class/net")?;
+        Ok(Self {
+            links: links.flatten().map(|entry| entry.path()).collect(),
+            networks,
+            files,
+        })
+    }
+
+    async fn is_as_it_was(&self) -> Result<()> {
+        eventually("the machine as it was", Deadline::SHORT, async || {
+            let now = Self::look()?;
+            for (now, before) in [
+                (&now.links, &self.links),
+                (&now.networks, &self.networks),
+                (&now.files, &self.files),
+            ] {
+                let new: Vec<_> = now.difference(before).collect();
+                ensure!(new.is_empty(), "{new:?}");
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Everything in a folder, and the folder, if it is there.
+fn below(path: &Path, found: &mut BTreeSet<PathBuf>) {
+    if path.symlink_metadata().is_err() {
+        return;
+    }
+    found.insert(path.to_owned());
+    if path.is_symlink() {
+        return;
+    }
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        below(&entry.path(), found);
+    }
+}
+
 /// What is known of a world from outside.
 struct World {
     /// The folder that its test spoke of.
     folder: PathBuf,
     /// The folder of all of it.
     root: PathBuf,
-    /// Its network namespaces that have a process, by which its interfaces live.
-    networks: BTreeSet<PathBuf>,
+    /// Its namespaces of processes, of mounts and of networks that have a process. What else is in the world, pods for
+    /// instance, is known by them.
+    namespaces: BTreeSet<PathBuf>,
 }
 
 async fn world(victim: &mut Victim, level: &str) -> Result<World> {
@@ -75,15 +159,20 @@ async fn world(victim: &mut Victim, level: &str) -> Result<World> {
         Ok(found)
     })
     .await?;
-    let mut networks = BTreeSet::new();
+    let mut namespaces = BTreeSet::new();
+    // A control plane shares those of the machine.
     if level != "control-plane" {
-        let links = found.iter().map(|(process, _)| process.join("ns/net"));
-        networks.extend(links.filter_map(|link| std::fs::read_link(link).ok()));
+        for (process, _) in found {
+            namespaces.extend(namespaces_of(&process));
+        }
+        let ours = namespaces_of(Path::new("/proc/self"));
+        namespaces.retain(|namespace| !ours.contains(namespace));
+        ensure!(!namespaces.is_empty(), "it has none of its own");
     }
     Ok(World {
         folder,
         root,
-        networks,
+        namespaces,
     })
 }
 
@@ -103,11 +192,15 @@ impl World {
                     !mounts.contains(&self.root.display().to_string()),
                     "{mounts}"
                 );
-                let alive = networks_of_all()?;
-                ensure!(
-                    self.networks.is_disjoint(&alive),
-                    "a network namespace is alive"
-                );
+                for entry in std::fs::read_dir("/proc")? {
+                    let process = entry?.path();
+                    ensure!(
+                        self.namespaces.is_disjoint(&namespaces_of(&process)),
+                        "{} is alive in it: {}",
+                        process.display(),
+                        std::fs::read_to_string(process.join("comm")).unwrap_or_default()
+                    );
+                }
                 Ok(())
             },
         )
@@ -115,17 +208,16 @@ impl World {
     }
 }
 
-/// The network namespaces of all processes of this machine.
-fn networks_of_all() -> Result<BTreeSet<PathBuf>> {
-    let mut found = BTreeSet::new();
-    for entry in std::fs::read_dir("/proc")? {
-        found.extend(std::fs::read_link(entry?.path().join("ns/net")).ok());
-    }
-    Ok(found)
+/// The namespaces of a process that are of a world alone.
+fn namespaces_of(process: &Path) -> BTreeSet<PathBuf> {
+    ["pid", "mnt", "net"]
+        .iter()
+        .filter_map(|kind| std::fs::read_link(process.join("ns").join(kind)).ok())
+        .collect()
 }
 
 /// The control groups named after a world.
-fn groups(world: &Path) -> Result<Vec<String>> {
+pub(crate) fn groups(world: &Path) -> Result<Vec<String>> {
     let name = world
         .file_name()
         .context("no name")?

@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use openelb_tests::speakers::{Speakers, VIP};
 use openelb_tests::{
     Bgp, Cluster, ControlPlane, Deadline, Folder, Network, Peer, Prober, Program, Software,
-    Traffic, eventually, scenario, story,
+    Traffic, eventually, scenario, story, tool,
 };
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -42,10 +45,24 @@ fn a_world_that_waits() {
         }
         "cluster" => {
             let cluster = Cluster::start(1).await?;
+            deploy_web(&cluster).await?;
             wait_in(cluster.network().folder()).await?;
             cluster.ready().await?;
-            deploy_web(&cluster).await?;
+            cluster.rolled_out("default", "web").await?;
             println!("still whole");
+            Ok(())
+        }
+        "speakers" => {
+            let speakers = Speakers::start(&["alpha", "bravo"], &[]).await?;
+            wait_in(speakers.lan.folder()).await?;
+            speakers.leader(VIP).await?;
+            println!("still whole");
+            Ok(())
+        }
+        "part" => {
+            tool("loopback")?;
+            let network = std::fs::read_link("/proc/self/ns/net")?;
+            println!("\nthe part is there in {}", network.display());
             Ok(())
         }
         _ => Ok(()),
@@ -120,6 +137,21 @@ fn a_world_that_fails() {
             deploy_web(&cluster).await?;
             bail!(WANTED)
         }
+        "speakers" => {
+            let speakers = Speakers::start(&["alpha", "bravo"], &[]).await?;
+            speakers.leader(VIP).await?;
+            bail!(WANTED)
+        }
+        "panic" => {
+            let _network = Network::start(1).await?;
+            panic!("{WANTED}")
+        }
+        "panic in a task" => {
+            let network = Network::start(1).await?;
+            let task = tokio::spawn(async move { panic!("{WANTED} in {}", network.nodes().len()) });
+            task.await?;
+            Ok(())
+        }
         _ => Ok(()),
     });
 }
@@ -152,10 +184,20 @@ pub(crate) struct Victim {
 }
 
 impl Victim {
-    /// Starts this program again for one test of this file.
+    /// Starts this program again for one test of this file; what the test prints is seen at once.
     pub(crate) fn start(test: &str, level: &str, env: &[(&str, &str)]) -> Result<Self> {
+        Self::start_with(test, level, env, &["--nocapture"])
+    }
+
+    /// Starts it as a plain `cargo test` does, where the test's output is shown when it has ended.
+    pub(crate) fn start_quiet(test: &str, level: &str, env: &[(&str, &str)]) -> Result<Self> {
+        Self::start_with(test, level, env, &[])
+    }
+
+    fn start_with(test: &str, level: &str, env: &[(&str, &str)], more: &[&str]) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["--exact", &format!("victim::{test}"), "--nocapture"])
+            .args(["--exact", &format!("victim::{test}")])
+            .args(more)
             .env(VICTIM, level)
             .env_remove("OPENELB_KEEP")
             .env_remove("OPENELB_KEEP_WORLD")
@@ -214,6 +256,12 @@ impl Victim {
             let line = self.lines.recv().await.context("it says nothing more")?;
             self.said.push(line);
         }
+    }
+
+    /// Sends it a signal, and nobody else.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.child.id().context("it has ended")?;
+        Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
     }
 
     pub(crate) async fn kill(&mut self) -> Result<()> {

@@ -59,23 +59,20 @@ async fn silence_is_found(lab: &Lab, us: &Us) -> Result<()> {
 
 #[test]
 fn a_silent_loss_ends_the_session_to_bird_over_both_families() {
-    run(
-        "bfd::a_silent_loss_ends_the_session_to_bird_over_both_families",
-        async |lab| {
-            for (there, here) in [("10.0.0.1", "10.0.0.11"), ("fd00:10::1", "fd00:10::11")] {
-                let _bird = bird(&lab, there, here, 50, "")?;
-                let us = Us::start(config([watched(there, 50)]), plain(&["203.0.113.9/32"]));
-                silence_is_found(&lab, &us).await?;
-                us.drain().await;
-            }
-            Ok(())
-        },
-    );
+    run(async |lab| {
+        for (there, here) in [("10.0.0.1", "10.0.0.11"), ("fd00:10::1", "fd00:10::11")] {
+            let _bird = bird(&lab, there, here, 50, "")?;
+            let us = Us::start(config([watched(there, 50)]), plain(&["203.0.113.9/32"]));
+            silence_is_found(&lab, &us).await?;
+            us.drain().await;
+        }
+        Ok(())
+    });
 }
 
 #[test]
 fn a_silent_loss_ends_the_session_to_frr() {
-    run("bfd::a_silent_loss_ends_the_session_to_frr", async |lab| {
+    run(async |lab| {
         let frr = lab
             .frr(
                 " neighbor 10.0.0.11 remote-as 65001
@@ -98,36 +95,33 @@ fn a_silent_loss_ends_the_session_to_frr() {
 /// A router that has a route has BFD too, so that a node that dies right after is found as fast as later.
 #[test]
 fn routes_are_told_once_bfd_is_up_and_without_it_after_a_bounded_wait() {
-    run(
-        "bfd::routes_are_told_once_bfd_is_up_and_without_it_after_a_bounded_wait",
-        async |lab| {
-            let with = bird(&lab, "10.0.0.1", "10.0.0.11", 50, "")?;
-            let us = Us::start(config([watched("10.0.0.1", 50)]), plain(&[ROUTE]));
-            let told = us.told("p0", 1).await?;
-            ensure!(
-                told.bfd.is_some_and(|bfd| bfd.state == BfdState::Up),
-                "told without BFD: {:?}",
-                told.bfd
-            );
-            us.drain().await;
-            drop(with);
+    run(async |lab| {
+        let with = bird(&lab, "10.0.0.1", "10.0.0.11", 50, "")?;
+        let us = Us::start(config([watched("10.0.0.1", 50)]), plain(&[ROUTE]));
+        let told = us.told("p0", 1).await?;
+        ensure!(
+            told.bfd.is_some_and(|bfd| bfd.state == BfdState::Up),
+            "told without BFD: {:?}",
+            told.bfd
+        );
+        us.drain().await;
+        drop(with);
 
-            let _without = lab.bird(
-                "protocol bgp openelb { local 10.0.0.1 as 65000; neighbor 10.0.0.11 as 65001;
+        let _without = lab.bird(
+            "protocol bgp openelb { local 10.0.0.1 as 65000; neighbor 10.0.0.11 as 65001;
                  connect delay time 1; connect retry time 1; ipv4 { import all; export none; }; }",
-            )?;
-            let us = Us::start(config([watched("10.0.0.1", 50)]), plain(&[ROUTE]));
-            let told = us.told("p0", 1).await?;
-            ensure!(told.bfd.is_some_and(|bfd| bfd.state == BfdState::Down));
-            us.drain().await;
-            Ok(())
-        },
-    );
+        )?;
+        let us = Us::start(config([watched("10.0.0.1", 50)]), plain(&[ROUTE]));
+        let told = us.told("p0", 1).await?;
+        ensure!(told.bfd.is_some_and(|bfd| bfd.state == BfdState::Down));
+        us.drain().await;
+        Ok(())
+    });
 }
 
 #[test]
 fn over_several_hops() {
-    run("bfd::over_several_hops", async |lab| {
+    run(async |lab| {
         let _bird = bird(&lab, "10.0.0.1", "10.0.0.11", 50, "multihop;")?;
         let mut peer = watched("10.0.0.1", 50);
         peer.hops = Hops::Multihop(4);
@@ -145,7 +139,7 @@ fn over_several_hops() {
 
 #[test]
 fn new_timers_are_agreed_without_a_flap() {
-    run("bfd::new_timers_are_agreed_without_a_flap", async |lab| {
+    run(async |lab| {
         let _bird = bird(&lab, "10.0.0.1", "10.0.0.11", 50, "")?;
         let us = Us::start(
             config([watched("10.0.0.1", 300)]),
@@ -174,100 +168,91 @@ fn new_timers_are_agreed_without_a_flap() {
 
 #[test]
 fn bfd_can_be_switched_on_and_off_under_a_running_session() {
-    run(
-        "bfd::bfd_can_be_switched_on_and_off_under_a_running_session",
-        async |lab| {
-            let _bird = bird(&lab, "10.0.0.1", "10.0.0.11", 50, "")?;
-            let us = Us::start(config([peer("10.0.0.1")]), plain(&["203.0.113.9/32"]));
-            us.established("p0").await?;
-            us.change("p0", |peer| peer.bfd = Some(timers(50)));
-            up(&us).await?;
-            let peer = us.snapshot().peers["p0"].clone();
-            ensure!(peer.counters.read().dropped == 0, "{peer:?}");
-            // BIRD takes even AdminDown for a loss; we do not end the session.
-            us.change("p0", |peer| peer.bfd = None);
-            us.sees("BFD gone", "p0", |peer| peer.bfd.is_none()).await?;
-            let said = us.snapshot().peers["p0"].last_notification.clone();
-            ensure!(said.is_none_or(|said| said.received));
-            us.change("p0", |peer| peer.bfd = Some(timers(50)));
-            up(&us).await?;
-            us.drain().await;
-            Ok(())
-        },
-    );
+    run(async |lab| {
+        let _bird = bird(&lab, "10.0.0.1", "10.0.0.11", 50, "")?;
+        let us = Us::start(config([peer("10.0.0.1")]), plain(&["203.0.113.9/32"]));
+        us.established("p0").await?;
+        us.change("p0", |peer| peer.bfd = Some(timers(50)));
+        up(&us).await?;
+        let peer = us.snapshot().peers["p0"].clone();
+        ensure!(peer.counters.read().dropped == 0, "{peer:?}");
+        // BIRD takes even AdminDown for a loss; we do not end the session.
+        us.change("p0", |peer| peer.bfd = None);
+        us.sees("BFD gone", "p0", |peer| peer.bfd.is_none()).await?;
+        let said = us.snapshot().peers["p0"].last_notification.clone();
+        ensure!(said.is_none_or(|said| said.received));
+        us.change("p0", |peer| peer.bfd = Some(timers(50)));
+        up(&us).await?;
+        us.drain().await;
+        Ok(())
+    });
 }
 
 #[test]
 fn a_pace_of_ten_milliseconds_does_not_flap_under_load() {
-    run(
-        "bfd::a_pace_of_ten_milliseconds_does_not_flap_under_load",
-        async |lab| {
-            let bird = bird(&lab, "10.0.0.1", "10.0.0.11", 10, "")?;
-            // The router has a processor of its own, so to speak: what is loaded
-            // is our machine.
-            bird.raise_priority()?;
-            let us = Us::start(
-                config([watched("10.0.0.1", 10)]),
-                plain(&["203.0.113.9/32"]),
-            );
-            up(&us).await?;
-            let before = us.snapshot().peers["p0"].bfd.map(|bfd| bfd.flaps);
-            let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-            let busy: Vec<_> = (0..8)
-                .map(|_| {
-                    let stop = std::sync::Arc::clone(&stop);
-                    std::thread::spawn(move || {
-                        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                            std::hint::spin_loop();
-                        }
-                    })
+    run(async |lab| {
+        let bird = bird(&lab, "10.0.0.1", "10.0.0.11", 10, "")?;
+        // The router has a processor of its own, so to speak: what is loaded
+        // is our machine.
+        bird.raise_priority()?;
+        let us = Us::start(
+            config([watched("10.0.0.1", 10)]),
+            plain(&["203.0.113.9/32"]),
+        );
+        up(&us).await?;
+        let before = us.snapshot().peers["p0"].bfd.map(|bfd| bfd.flaps);
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let busy: Vec<_> = (0..8)
+            .map(|_| {
+                let stop = std::sync::Arc::clone(&stop);
+                std::thread::spawn(move || {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
                 })
-                .collect();
-            // Load has to last for a while to show anything: 500 intervals.
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
-            for thread in busy {
-                thread.join().unwrap();
-            }
-            let after = us.snapshot().peers["p0"].bfd.map(|bfd| bfd.flaps);
-            ensure!(before == after, "{before:?} flaps became {after:?}");
-            us.drain().await;
-            Ok(())
-        },
-    );
+            })
+            .collect();
+        // Load has to last for a while to show anything: 500 intervals.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for thread in busy {
+            thread.join().unwrap();
+        }
+        let after = us.snapshot().peers["p0"].bfd.map(|bfd| bfd.flaps);
+        ensure!(before == after, "{before:?} flaps became {after:?}");
+        us.drain().await;
+        Ok(())
+    });
 }
 
 #[test]
 fn admin_down_of_the_far_side_is_no_failure() {
-    run(
-        "bfd::admin_down_of_the_far_side_is_no_failure",
-        async |lab| {
-            let frr = lab
-                .frr(
-                    " neighbor 10.0.0.11 remote-as 65001
+    run(async |lab| {
+        let frr = lab
+            .frr(
+                " neighbor 10.0.0.11 remote-as 65001
  neighbor 10.0.0.11 bfd 3 50 50",
-                )
-                .await?;
-            let us = Us::start(
-                config([watched("10.0.0.1", 50)]),
-                plain(&["203.0.113.9/32"]),
-            );
-            up(&us).await?;
-            frr.configure(&["bfd", "peer 10.0.0.11", "shutdown"])?;
-            us.sees("their AdminDown", "p0", |peer| {
-                peer.bfd
-                    .is_some_and(|bfd| bfd.remote_state == BfdState::AdminDown)
-            })
+            )
             .await?;
-            until("the session still there", async || {
-                let peer = &us.snapshot().peers["p0"];
-                let ours = peer.last_notification.as_ref().filter(|n| !n.received);
-                ensure!(ours.is_none(), "{ours:?}");
-                Ok(())
-            })
-            .await?;
-            us.drain().await;
+        let us = Us::start(
+            config([watched("10.0.0.1", 50)]),
+            plain(&["203.0.113.9/32"]),
+        );
+        up(&us).await?;
+        frr.configure(&["bfd", "peer 10.0.0.11", "shutdown"])?;
+        us.sees("their AdminDown", "p0", |peer| {
+            peer.bfd
+                .is_some_and(|bfd| bfd.remote_state == BfdState::AdminDown)
+        })
+        .await?;
+        until("the session still there", async || {
+            let peer = &us.snapshot().peers["p0"];
+            let ours = peer.last_notification.as_ref().filter(|n| !n.received);
+            ensure!(ours.is_none(), "{ours:?}");
             Ok(())
-        },
-    );
+        })
+        .await?;
+        us.drain().await;
+        Ok(())
+    });
 }

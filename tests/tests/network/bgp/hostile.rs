@@ -88,164 +88,152 @@ fn memory() -> Result<u64> {
 
 #[test]
 fn a_million_routes_are_counted_in_bounded_memory() {
-    run(
-        "hostile::a_million_routes_are_counted_in_bounded_memory",
-        async |_lab| {
-            let us = speaker();
-            let _witness = session(&us, "well", 3).await?;
-            let mut stream = session(&us, "ill", 2).await?;
-            let before = memory()?;
-            let nlri: Vec<u8> = (0..800_u32)
-                .flat_map(|i| {
-                    let [.., high, low] = i.to_be_bytes();
-                    [32, 10, 0, high, low]
-                })
-                .collect();
-            let one = update(&ATTRIBUTES, &nlri);
-            for _ in 0..1250 {
-                stream.write_all(&one).await?;
-            }
-            until("a million", async || {
-                let read = us.snapshot().peers["ill"].counters.read();
-                ensure!(read.prefixes_dropped == 1_000_000, "{read:?}");
-                Ok(())
+    run(async |_lab| {
+        let us = speaker();
+        let _witness = session(&us, "well", 3).await?;
+        let mut stream = session(&us, "ill", 2).await?;
+        let before = memory()?;
+        let nlri: Vec<u8> = (0..800_u32)
+            .flat_map(|i| {
+                let [.., high, low] = i.to_be_bytes();
+                [32, 10, 0, high, low]
             })
-            .await?;
-            let after = memory()?;
-            ensure!(after < before + 8192, "{before} KiB became {after} KiB");
-            for name in ["ill", "well"] {
-                ensure!(us.snapshot().peers[name].state == SessionState::Established);
-            }
-            us.drain().await;
+            .collect();
+        let one = update(&ATTRIBUTES, &nlri);
+        for _ in 0..1250 {
+            stream.write_all(&one).await?;
+        }
+        until("a million", async || {
+            let read = us.snapshot().peers["ill"].counters.read();
+            ensure!(read.prefixes_dropped == 1_000_000, "{read:?}");
             Ok(())
-        },
-    );
+        })
+        .await?;
+        let after = memory()?;
+        ensure!(after < before + 8192, "{before} KiB became {after} KiB");
+        for name in ["ill", "well"] {
+            ensure!(us.snapshot().peers[name].state == SessionState::Established);
+        }
+        us.drain().await;
+        Ok(())
+    });
 }
 
 #[test]
 fn bad_attributes_are_borne_and_broken_messages_end_that_session_only() {
-    run(
-        "hostile::bad_attributes_are_borne_and_broken_messages_end_that_session_only",
-        async |_lab| {
-            let us = speaker();
-            let _witness = session(&us, "well", 3).await?;
-            // Bad origin, AS path of no length, unknown well-known attribute,
-            // truncated attribute: RFC 7606 keeps the session.
-            let mut stream = session(&us, "ill", 2).await?;
-            let borne: [&[u8]; 4] = [
-                &[0x40, 1, 1, 9, 0x40, 2, 0, 0x40, 3, 4, 192, 0, 2, 9],
-                &[0x40, 1, 1, 0, 0x40, 2, 3, 2, 9, 1, 0x40, 3, 4, 192, 0, 2, 9],
-                &[0x40, 99, 0],
-                &[0x40, 1, 1, 0, 0x40, 2, 200],
-            ];
-            for attributes in borne {
-                stream.write_all(&update(attributes, &[8, 10])).await?;
-            }
-            until("four errors", async || {
-                let read = us.snapshot().peers["ill"].counters.read();
-                ensure!(read.malformed_updates == 4, "{read:?}");
-                Ok(())
+    run(async |_lab| {
+        let us = speaker();
+        let _witness = session(&us, "well", 3).await?;
+        // Bad origin, AS path of no length, unknown well-known attribute,
+        // truncated attribute: RFC 7606 keeps the session.
+        let mut stream = session(&us, "ill", 2).await?;
+        let borne: [&[u8]; 4] = [
+            &[0x40, 1, 1, 9, 0x40, 2, 0, 0x40, 3, 4, 192, 0, 2, 9],
+            &[0x40, 1, 1, 0, 0x40, 2, 3, 2, 9, 1, 0x40, 3, 4, 192, 0, 2, 9],
+            &[0x40, 99, 0],
+            &[0x40, 1, 1, 0, 0x40, 2, 200],
+        ];
+        for attributes in borne {
+            stream.write_all(&update(attributes, &[8, 10])).await?;
+        }
+        until("four errors", async || {
+            let read = us.snapshot().peers["ill"].counters.read();
+            ensure!(read.malformed_updates == 4, "{read:?}");
+            Ok(())
+        })
+        .await?;
+        ensure!(us.snapshot().peers["ill"].state == SessionState::Established);
+        drop(stream);
+        // Each of these ends the session with its NOTIFICATION.
+        let mut header = message(4, &[]);
+        header[3] = 0;
+        let deadly: [(Vec<u8>, u8); 5] = [
+            (header, 1),
+            (message(9, &[]), 1),
+            (message(2, &[0, 200, 0, 0]), 3),
+            (update(&ATTRIBUTES, &[33, 10, 0, 0, 0, 0]), 3),
+            (open(2), 5),
+        ];
+        for (octets, code) in deadly {
+            us.sees("no session", "ill", |peer| {
+                peer.state != SessionState::Established
             })
             .await?;
-            ensure!(us.snapshot().peers["ill"].state == SessionState::Established);
-            drop(stream);
-            // Each of these ends the session with its NOTIFICATION.
-            let mut header = message(4, &[]);
-            header[3] = 0;
-            let deadly: [(Vec<u8>, u8); 5] = [
-                (header, 1),
-                (message(9, &[]), 1),
-                (message(2, &[0, 200, 0, 0]), 3),
-                (update(&ATTRIBUTES, &[33, 10, 0, 0, 0, 0]), 3),
-                (open(2), 5),
-            ];
-            for (octets, code) in deadly {
-                us.sees("no session", "ill", |peer| {
-                    peer.state != SessionState::Established
-                })
-                .await?;
-                let mut stream = session(&us, "ill", 2).await?;
-                stream.write_all(&octets).await?;
-                let all = rest(&mut stream).await;
-                let said = all
-                    .windows(21)
-                    .rev()
-                    .find(|window| window[..16] == [0xff; 16] && window[18] == 3)
-                    .map(|window| window[19]);
-                ensure!(
-                    said == Some(code),
-                    "{octets:02x?}: {said:?} in place of {code}"
-                );
-            }
-            ensure!(us.snapshot().peers["well"].state == SessionState::Established);
-            ensure!(us.snapshot().peers["well"].counters.read().dropped == 0);
-            us.drain().await;
-            Ok(())
-        },
-    );
+            let mut stream = session(&us, "ill", 2).await?;
+            stream.write_all(&octets).await?;
+            let all = rest(&mut stream).await;
+            let said = all
+                .windows(21)
+                .rev()
+                .find(|window| window[..16] == [0xff; 16] && window[18] == 3)
+                .map(|window| window[19]);
+            ensure!(
+                said == Some(code),
+                "{octets:02x?}: {said:?} in place of {code}"
+            );
+        }
+        ensure!(us.snapshot().peers["well"].state == SessionState::Established);
+        ensure!(us.snapshot().peers["well"].counters.read().dropped == 0);
+        us.drain().await;
+        Ok(())
+    });
 }
 
 #[test]
 fn a_stranger_and_a_crowd_are_turned_away() {
-    run(
-        "hostile::a_stranger_and_a_crowd_are_turned_away",
-        async |_lab| {
-            let us = speaker();
-            let mut stranger = connect(9).await?;
-            ensure!(rest(&mut stranger).await.is_empty());
-            let mut witness = session(&us, "ill", 2).await?;
-            let mut crowd = Vec::new();
-            for _ in 0..200 {
-                let mut stream = connect(2).await?;
-                // It may be closed already.
-                let _ = stream.write_all(&open(2)).await;
-                crowd.push(stream);
-            }
-            for mut stream in crowd {
-                let all = rest(&mut stream).await;
-                ensure!(all.len() < 4096);
-            }
-            witness.write_all(&message(4, &[])).await?;
-            let peer = &us.snapshot().peers["ill"];
-            ensure!(peer.state == SessionState::Established, "{peer:?}");
-            ensure!(peer.counters.read().dropped == 0);
-            us.drain().await;
-            Ok(())
-        },
-    );
+    run(async |_lab| {
+        let us = speaker();
+        let mut stranger = connect(9).await?;
+        ensure!(rest(&mut stranger).await.is_empty());
+        let mut witness = session(&us, "ill", 2).await?;
+        let mut crowd = Vec::new();
+        for _ in 0..200 {
+            let mut stream = connect(2).await?;
+            // It may be closed already.
+            let _ = stream.write_all(&open(2)).await;
+            crowd.push(stream);
+        }
+        for mut stream in crowd {
+            let all = rest(&mut stream).await;
+            ensure!(all.len() < 4096);
+        }
+        witness.write_all(&message(4, &[])).await?;
+        let peer = &us.snapshot().peers["ill"];
+        ensure!(peer.state == SessionState::Established, "{peer:?}");
+        ensure!(peer.counters.read().dropped == 0);
+        us.drain().await;
+        Ok(())
+    });
 }
 
 #[test]
 fn five_hundred_flaps_leave_nothing_behind() {
-    run(
-        "hostile::five_hundred_flaps_leave_nothing_behind",
-        async |_lab| {
-            let us = speaker();
-            let mut before = None;
-            for round in 1..=500_u64 {
-                let stream = session(&us, "ill", 2).await?;
-                drop(stream);
-                us.sees("the loss", "ill", |peer| {
-                    peer.counters.read().dropped == round && peer.state != SessionState::Established
-                })
-                .await?;
-                if round == 100 {
-                    before = Some((files()?, memory()?));
-                }
-            }
-            let (files_before, kib_before) = before.unwrap_or_default();
-            until("all closed", async || {
-                let now = files()?;
-                ensure!(now <= files_before + 2, "{files_before} files became {now}");
-                Ok(())
+    run(async |_lab| {
+        let us = speaker();
+        let mut before = None;
+        for round in 1..=500_u64 {
+            let stream = session(&us, "ill", 2).await?;
+            drop(stream);
+            us.sees("the loss", "ill", |peer| {
+                peer.counters.read().dropped == round && peer.state != SessionState::Established
             })
             .await?;
-            let kib = memory()?;
-            ensure!(kib < kib_before + 4096, "{kib_before} KiB became {kib} KiB");
-            us.drain().await;
+            if round == 100 {
+                before = Some((files()?, memory()?));
+            }
+        }
+        let (files_before, kib_before) = before.unwrap_or_default();
+        until("all closed", async || {
+            let now = files()?;
+            ensure!(now <= files_before + 2, "{files_before} files became {now}");
             Ok(())
-        },
-    );
+        })
+        .await?;
+        let kib = memory()?;
+        ensure!(kib < kib_before + 4096, "{kib_before} KiB became {kib} KiB");
+        us.drain().await;
+        Ok(())
+    });
 }
 
 fn files() -> Result<usize> {

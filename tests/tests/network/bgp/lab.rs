@@ -11,46 +11,18 @@ use openelb_bgp::{
     Attributes, PeerConfig, PeerSnapshot, RemoteAs, RouteSet, SessionState, Shutdown, Snapshot,
     Speaker, SpeakerConfig,
 };
-use openelb_tests::{Folder, Process, Program};
+use openelb_tests::{Deadline, Folder, Namespace, Process, Program, Witness, scenario_on, tool};
 use serde_json::Value;
 use tokio::sync::watch;
 
-/// Set inside the private namespaces of a test.
-const INSIDE: &str = "OPENELB_BGP_LAB";
 /// How long anything may take; the machine may be shared.
-const PATIENCE: Duration = Duration::from_secs(20);
+fn patience() -> Duration {
+    Deadline::SHORT.duration()
+}
 
-/// Runs `body` in namespaces of its own: this program starts itself once more
-/// for this one test, and everything in there ends with it.
-pub(super) fn run(test: &str, body: impl AsyncFnOnce(Lab) -> Result<()>) {
-    if std::env::var_os(INSIDE).is_none() {
-        let status = Command::new("unshare")
-            .args([
-                "--mount",
-                "--net",
-                "--pid",
-                "--fork",
-                "--kill-child=SIGKILL",
-            ])
-            .arg("--mount-proc")
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", &format!("bgp::{test}"), "--nocapture"])
-            .env(INSIDE, "1")
-            .status()
-            .expect("the network tier needs unshare and root");
-        assert!(
-            status.success(),
-            "{test} failed in its namespaces: {status}"
-        );
-        return;
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let lab = Lab::new().unwrap();
-    runtime.block_on(body(lab)).unwrap();
+/// Tells a story about a lab, in a world of its own.
+pub(super) fn run(story: impl AsyncFnOnce(Lab) -> Result<()>) {
+    scenario_on(Lab::new, story);
 }
 
 pub(super) fn command(line: &str) -> Result<String> {
@@ -67,15 +39,14 @@ pub(super) fn command(line: &str) -> Result<String> {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Lab {
+    _witness: Witness,
     folder: Folder,
 }
 
 impl Lab {
-    fn new() -> Result<Self> {
+    async fn new() -> Result<Self> {
         command(
-            "mkdir -p /run/netns; mount -t tmpfs tmpfs /run/netns
-             ip link set lo up
-             ip netns add router
+            "ip netns add router
              sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
              ip netns exec router sysctl -qw net.ipv6.conf.all.accept_dad=0 \
                 net.ipv6.conf.default.accept_dad=0 net.ipv4.ip_forward=1
@@ -88,8 +59,11 @@ impl Lab {
              ip -n router link set eth0 up
              ip -n router link set lo up",
         )?;
+        let folder = Folder::new("bgp")?;
+        let router = Namespace::named("router");
         Ok(Self {
-            folder: Folder::new("bgp")?,
+            _witness: Witness::start(&router, "eth0", &folder).await?,
+            folder,
         })
     }
 
@@ -186,9 +160,7 @@ impl Lab {
             "[global.config]\n as = 65000\n router-id = \"10.0.0.1\"\n port = 179\n{neighbors}"
         );
         let file = self.folder.write("gobgp.toml", configuration)?;
-        let program = Program::new("gobgpd", "/usr/bin/gobgpd")
-            .arg("-f")
-            .arg(&file);
+        let program = Program::new("gobgpd", tool("gobgpd")?).arg("-f").arg(&file);
         let process = self.start(program.args(["--api-hosts", "127.0.0.1:50051"]))?;
         Ok(Gobgp { _process: process })
     }
@@ -321,7 +293,9 @@ pub(super) struct Gobgp {
 
 impl Gobgp {
     pub(super) fn ask(&self, question: &str) -> Result<Value> {
-        let text = command(&format!("ip netns exec router gobgp -j {question}"))?;
+        let gobgp = tool("gobgp")?;
+        let gobgp = gobgp.display();
+        let text = command(&format!("ip netns exec router {gobgp} -j {question}"))?;
         serde_json::from_str(&text).with_context(|| text.clone())
     }
 }
@@ -329,7 +303,7 @@ impl Gobgp {
 /// Asks until there is an answer, and says what stood in the way if there is
 /// none in time.
 pub(super) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Result<T>) -> Result<T> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patience();
     loop {
         match probe().await {
             Ok(value) => return Ok(value),
@@ -436,7 +410,7 @@ impl Us {
     ) -> Result<Arc<PeerSnapshot>> {
         let mut snapshots = self.speaker.snapshot();
         let result = tokio::time::timeout(
-            PATIENCE,
+            patience(),
             snapshots.wait_for(|all| all.peers.get(name).is_some_and(|peer| wanted(peer))),
         )
         .await;

@@ -110,7 +110,7 @@ async fn restart_keeps_the_route(lab: &Lab, bfd: bool) -> Result<()> {
 
 #[test]
 fn a_restart_keeps_routes_at_bird() {
-    run("restart::a_restart_keeps_routes_at_bird", async |lab| {
+    run(async |lab| {
         let _bird = bird(&lab, "")?;
         restart_keeps_the_route(&lab, false).await
     });
@@ -118,7 +118,7 @@ fn a_restart_keeps_routes_at_bird() {
 
 #[test]
 fn a_restart_keeps_routes_at_frr() {
-    run("restart::a_restart_keeps_routes_at_frr", async |lab| {
+    run(async |lab| {
         let _frr = frr(&lab, "").await?;
         restart_keeps_the_route(&lab, false).await
     });
@@ -126,178 +126,157 @@ fn a_restart_keeps_routes_at_frr() {
 
 #[test]
 fn a_restart_keeps_routes_at_bird_with_bfd() {
-    run(
-        "restart::a_restart_keeps_routes_at_bird_with_bfd",
-        async |lab| {
-            let _bird = bird(&lab, "bfd graceful;")?;
-            restart_keeps_the_route(&lab, true).await
-        },
-    );
+    run(async |lab| {
+        let _bird = bird(&lab, "bfd graceful;")?;
+        restart_keeps_the_route(&lab, true).await
+    });
 }
 
 #[test]
 fn a_restart_keeps_routes_at_frr_with_bfd() {
-    run(
-        "restart::a_restart_keeps_routes_at_frr_with_bfd",
-        async |lab| {
-            let _frr = frr(&lab, " neighbor 10.0.0.11 bfd").await?;
-            restart_keeps_the_route(&lab, true).await
-        },
-    );
+    run(async |lab| {
+        let _frr = frr(&lab, " neighbor 10.0.0.11 bfd").await?;
+        restart_keeps_the_route(&lab, true).await
+    });
 }
 
 #[test]
 fn an_incomplete_set_after_a_restart_keeps_what_is_not_announced_yet() {
-    run(
-        "restart::an_incomplete_set_after_a_restart_keeps_what_is_not_announced_yet",
-        async |lab| {
-            let bird = bird(&lab, "")?;
-            let us = Us::start(restarting(false), plain(&[PREFIX, "203.0.113.10/32"]));
-            us.told("p0", 2).await?;
-            shows("both", &[PREFIX, "203.0.113.10/32"], || bird.routes()).await?;
-            let wait = Duration::ZERO;
-            us.speaker.shutdown(Shutdown::Restart { wait }).await;
-            let mut partial = openelb_bgp::RouteSet::incomplete();
-            let all = openelb_bgp::PeerSelection::All;
-            partial.insert(PREFIX.parse()?, std::sync::Arc::default(), all);
-            let us = Us::start(restarting(false), partial);
-            us.told("p0", 1).await?;
-            shows("both still", &[PREFIX, "203.0.113.10/32"], || bird.routes()).await?;
-            us.announce(plain(&[PREFIX]));
-            until("the stale one gone", async || {
-                let text = bird.routes()?;
-                ensure!(
-                    text.contains(PREFIX) && !text.contains("203.0.113.10"),
-                    "{text}"
-                );
-                Ok(())
-            })
-            .await?;
-            us.drain().await;
+    run(async |lab| {
+        let bird = bird(&lab, "")?;
+        let us = Us::start(restarting(false), plain(&[PREFIX, "203.0.113.10/32"]));
+        us.told("p0", 2).await?;
+        shows("both", &[PREFIX, "203.0.113.10/32"], || bird.routes()).await?;
+        let wait = Duration::ZERO;
+        us.speaker.shutdown(Shutdown::Restart { wait }).await;
+        let mut partial = openelb_bgp::RouteSet::incomplete();
+        let all = openelb_bgp::PeerSelection::All;
+        partial.insert(PREFIX.parse()?, std::sync::Arc::default(), all);
+        let us = Us::start(restarting(false), partial);
+        us.told("p0", 1).await?;
+        shows("both still", &[PREFIX, "203.0.113.10/32"], || bird.routes()).await?;
+        us.announce(plain(&[PREFIX]));
+        until("the stale one gone", async || {
+            let text = bird.routes()?;
+            ensure!(
+                text.contains(PREFIX) && !text.contains("203.0.113.10"),
+                "{text}"
+            );
             Ok(())
-        },
-    );
+        })
+        .await?;
+        us.drain().await;
+        Ok(())
+    });
 }
 
 #[test]
 fn without_graceful_restart_a_restart_withdraws() {
-    run(
-        "restart::without_graceful_restart_a_restart_withdraws",
-        async |lab| {
-            let bird = bird(&lab, "")?;
-            let us = Us::start(config([peer("10.0.0.1")]), plain(&[PREFIX]));
-            us.told("p0", 1).await?;
-            shows("the route", &[PREFIX], || bird.routes()).await?;
-            let wait = Duration::ZERO;
-            us.speaker.shutdown(Shutdown::Restart { wait }).await;
-            until("the route gone", async || {
-                let text = bird.routes()?;
-                ensure!(!text.contains(PREFIX), "{text}");
-                Ok(())
-            })
-            .await
-        },
-    );
+    run(async |lab| {
+        let bird = bird(&lab, "")?;
+        let us = Us::start(config([peer("10.0.0.1")]), plain(&[PREFIX]));
+        us.told("p0", 1).await?;
+        shows("the route", &[PREFIX], || bird.routes()).await?;
+        let wait = Duration::ZERO;
+        us.speaker.shutdown(Shutdown::Restart { wait }).await;
+        until("the route gone", async || {
+            let text = bird.routes()?;
+            ensure!(!text.contains(PREFIX), "{text}");
+            Ok(())
+        })
+        .await
+    });
 }
 
 #[test]
 fn a_drain_announces_the_shutdown_before_it_withdraws() {
-    run(
-        "restart::a_drain_announces_the_shutdown_before_it_withdraws",
-        async |lab| {
-            let bird = bird(&lab, "")?;
-            let us = Us::start(restarting(false), plain(&[PREFIX]));
-            us.told("p0", 1).await?;
-            shows("the route", &[PREFIX], || bird.routes()).await?;
-            let drain = us.speaker.shutdown(Shutdown::Drain {
-                wait: Duration::from_secs(3),
-                reason: "node leaves".to_owned(),
-            });
-            let seen = shows("the community", &["(65535,0)"], || bird.routes());
-            let ((), seen) = tokio::join!(drain, seen);
-            seen?;
-            until("the route gone", async || {
-                let text = bird.routes()?;
-                ensure!(!text.contains(PREFIX), "{text}");
-                Ok(())
-            })
-            .await?;
-            let state = bird.ask("show protocols all openelb")?;
-            ensure!(state.contains("Administrative shutdown"), "{state}");
+    run(async |lab| {
+        let bird = bird(&lab, "")?;
+        let us = Us::start(restarting(false), plain(&[PREFIX]));
+        us.told("p0", 1).await?;
+        shows("the route", &[PREFIX], || bird.routes()).await?;
+        let drain = us.speaker.shutdown(Shutdown::Drain {
+            wait: Duration::from_secs(3),
+            reason: "node leaves".to_owned(),
+        });
+        let seen = shows("the community", &["(65535,0)"], || bird.routes());
+        let ((), seen) = tokio::join!(drain, seen);
+        seen?;
+        until("the route gone", async || {
+            let text = bird.routes()?;
+            ensure!(!text.contains(PREFIX), "{text}");
             Ok(())
-        },
-    );
+        })
+        .await?;
+        let state = bird.ask("show protocols all openelb")?;
+        ensure!(state.contains("Administrative shutdown"), "{state}");
+        Ok(())
+    });
 }
 
 #[test]
 fn a_crash_keeps_routes_until_the_speaker_is_back() {
-    run(
-        "restart::a_crash_keeps_routes_until_the_speaker_is_back",
-        async |lab| {
-            let bird = bird(&lab, "")?;
-            let us = Us::start(restarting(false), plain(&[PREFIX]));
-            us.told("p0", 1).await?;
-            shows("the route", &[PREFIX], || bird.routes()).await?;
-            drop(us);
-            until("the session lost", async || {
-                let text = bird.ask("show protocols openelb")?;
-                ensure!(!text.contains("Established"), "{text}");
-                Ok(())
-            })
-            .await?;
-            let text = bird.routes()?;
-            ensure!(text.contains(PREFIX), "{text}");
-            let us = Us::start(restarting(false), plain(&[PREFIX]));
-            us.told("p0", 1).await?;
-            ensure!(bird.routes()?.contains(PREFIX));
-            us.drain().await;
+    run(async |lab| {
+        let bird = bird(&lab, "")?;
+        let us = Us::start(restarting(false), plain(&[PREFIX]));
+        us.told("p0", 1).await?;
+        shows("the route", &[PREFIX], || bird.routes()).await?;
+        drop(us);
+        until("the session lost", async || {
+            let text = bird.ask("show protocols openelb")?;
+            ensure!(!text.contains("Established"), "{text}");
             Ok(())
-        },
-    );
+        })
+        .await?;
+        let text = bird.routes()?;
+        ensure!(text.contains(PREFIX), "{text}");
+        let us = Us::start(restarting(false), plain(&[PREFIX]));
+        us.told("p0", 1).await?;
+        ensure!(bird.routes()?.contains(PREFIX));
+        us.drain().await;
+        Ok(())
+    });
 }
 
 #[test]
 fn with_llgr_a_route_outlives_the_restart_time_as_long_lived_stale() {
-    run(
-        "restart::with_llgr_a_route_outlives_the_restart_time_as_long_lived_stale",
-        async |lab| {
-            let bird = bird(&lab, "long lived graceful restart on;")?;
-            let llgr = || {
-                let mut peer = peer("10.0.0.1");
-                peer.graceful_restart = Some(GracefulRestart {
-                    restart_time: Duration::from_secs(1),
-                    long_lived: Duration::from_hours(1),
-                    ..GracefulRestart::default()
-                });
-                let mut config = config([peer]);
-                config.restart_window = Duration::from_mins(2);
-                config
-            };
-            let us = Us::start(llgr(), plain(&[PREFIX]));
-            let told = us.told("p0", 1).await?;
+    run(async |lab| {
+        let bird = bird(&lab, "long lived graceful restart on;")?;
+        let llgr = || {
+            let mut peer = peer("10.0.0.1");
+            peer.graceful_restart = Some(GracefulRestart {
+                restart_time: Duration::from_secs(1),
+                long_lived: Duration::from_hours(1),
+                ..GracefulRestart::default()
+            });
+            let mut config = config([peer]);
+            config.restart_window = Duration::from_mins(2);
+            config
+        };
+        let us = Us::start(llgr(), plain(&[PREFIX]));
+        let told = us.told("p0", 1).await?;
+        ensure!(
+            told.negotiated
+                .as_ref()
+                .is_some_and(|agreed| agreed.long_lived_restart),
+            "{told:?}"
+        );
+        shows("the route", &[PREFIX], || bird.routes()).await?;
+        drop(us);
+        // BIRD marks what it keeps past the restart time: LLGR_STALE (RFC 9494 §4.7).
+        shows("the stale route", &[PREFIX, "(65535,6)"], || bird.routes()).await?;
+        let us = Us::start(llgr(), plain(&[PREFIX]));
+        us.told("p0", 1).await?;
+        until("the fresh route", async || {
+            let text = bird.routes()?;
             ensure!(
-                told.negotiated
-                    .as_ref()
-                    .is_some_and(|agreed| agreed.long_lived_restart),
-                "{told:?}"
+                text.contains(PREFIX) && !text.contains("(65535,6)"),
+                "{text}"
             );
-            shows("the route", &[PREFIX], || bird.routes()).await?;
-            drop(us);
-            // BIRD marks what it keeps past the restart time: LLGR_STALE (RFC 9494 §4.7).
-            shows("the stale route", &[PREFIX, "(65535,6)"], || bird.routes()).await?;
-            let us = Us::start(llgr(), plain(&[PREFIX]));
-            us.told("p0", 1).await?;
-            until("the fresh route", async || {
-                let text = bird.routes()?;
-                ensure!(
-                    text.contains(PREFIX) && !text.contains("(65535,6)"),
-                    "{text}"
-                );
-                Ok(())
-            })
-            .await?;
-            us.drain().await;
             Ok(())
-        },
-    );
+        })
+        .await?;
+        us.drain().await;
+        Ok(())
+    });
 }

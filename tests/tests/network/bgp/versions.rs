@@ -98,9 +98,7 @@ async fn story(lab: &Lab, version: &Version) -> Result<()> {
 
 #[test]
 fn the_frr_that_is_installed() {
-    run("versions::the_frr_that_is_installed", async |lab| {
-        story(&lab, &Version::installed()).await
-    });
+    run(async |lab| story(&lab, &Version::installed()).await);
 }
 
 #[test]
@@ -113,7 +111,5 @@ fn a_newer_frr_where_it_can_be_had() {
             return;
         }
     };
-    run("versions::a_newer_frr_where_it_can_be_had", async |lab| {
-        story(&lab, &version).await
-    });
+    run(async |lab| story(&lab, &version).await);
 }

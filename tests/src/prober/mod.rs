@@ -55,6 +55,8 @@ pub struct Probe {
     pub at: Instant,
     /// What it was.
     pub target: Target,
+    /// Which of the long-lived connections to the target it is of, from 0, where the target was named several times.
+    pub connection: usize,
     /// What became of it.
     pub outcome: Outcome,
     /// How long it took until that was known.
@@ -79,7 +81,8 @@ struct Counts {
 }
 
 impl Prober {
-    /// Starts traffic from a host to these targets.
+    /// Starts traffic from a host to these targets. A target that is named several times gets as many long-lived
+    /// connections.
     ///
     /// # Errors
     /// The host's namespace cannot be entered.

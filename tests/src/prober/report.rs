@@ -163,19 +163,20 @@ impl Report {
         })
     }
 
-    /// The longest time without an answer on any target: from the beginning of the first probe that failed to the
+    /// The longest time without an answer on any target or long-lived connection: from the beginning of the first probe that failed to the
     /// beginning of the next that was answered (or of the last one, when none was).
     #[must_use]
     pub fn gap(&self) -> Duration {
-        let mut failing: BTreeMap<Target, Instant> = BTreeMap::new();
+        let mut failing: BTreeMap<(Target, usize), Instant> = BTreeMap::new();
         let mut longest = Duration::ZERO;
         for probe in &self.probes {
+            let line = (probe.target, probe.connection);
             if probe.outcome.is_good() {
-                if let Some(since) = failing.remove(&probe.target) {
+                if let Some(since) = failing.remove(&line) {
                     longest = longest.max(probe.at.duration_since(since));
                 }
             } else {
-                let since = *failing.entry(probe.target).or_insert(probe.at);
+                let since = *failing.entry(line).or_insert(probe.at);
                 longest = longest.max(probe.at.duration_since(since));
             }
         }
@@ -219,30 +220,34 @@ impl fmt::Display for Report {
             .iter()
             .map(|(at, what)| (*at, format!("-- {what}")))
             .collect();
-        let mut runs: BTreeMap<Target, (Instant, Outcome, usize)> = BTreeMap::new();
-        let mut flush = |target: &Target, (at, outcome, count): (Instant, Outcome, usize)| {
+        let mut runs: BTreeMap<(Target, usize), (Instant, Outcome, usize)> = BTreeMap::new();
+        let mut flush = |(target, connection): (Target, usize),
+                         (at, outcome, count): (Instant, Outcome, usize)| {
+            let which = match connection {
+                0 => String::new(),
+                other => format!(" (connection {})", other + 1),
+            };
             lines.push((
                 at,
                 format!(
-                    "{:?} {}: {count} × {outcome}",
+                    "{:?} {}{which}: {count} × {outcome}",
                     target.traffic, target.address
                 ),
             ));
         };
         for probe in &self.probes {
-            match runs.get_mut(&probe.target) {
+            let line = (probe.target, probe.connection);
+            match runs.get_mut(&line) {
                 Some((_, outcome, count)) if *outcome == probe.outcome => *count += 1,
                 _ => {
-                    if let Some(run) =
-                        runs.insert(probe.target, (probe.at, probe.outcome.clone(), 1))
-                    {
-                        flush(&probe.target, run);
+                    if let Some(run) = runs.insert(line, (probe.at, probe.outcome.clone(), 1)) {
+                        flush(line, run);
                     }
                 }
             }
         }
-        for (target, run) in runs {
-            flush(&target, run);
+        for (line, run) in runs {
+            flush(line, run);
         }
         lines.sort_by_key(|(at, _)| *at);
         for (at, line) in lines {
@@ -273,6 +278,7 @@ mod tests {
             .map(|(at, answered)| Probe {
                 at: begin + Duration::from_millis(*at),
                 target,
+                connection: 0,
                 outcome: if *answered {
                     good.clone()
                 } else {
@@ -342,6 +348,16 @@ mod tests {
             "{text}"
         );
         assert_eq!(report.marks().len(), 1);
+    }
+
+    #[test]
+    fn connections_to_one_target_have_their_own_gaps() {
+        let (mut report, _) = report(&[(0, false), (10, true), (20, false), (30, true)]);
+        report.probes[1].connection = 1;
+        assert_eq!(report.gap(), Duration::from_millis(30));
+        let text = report.to_string();
+        assert!(text.contains("(connection 2): 1 × answered"), "{text}");
+        assert!(text.contains(": 2 × lost"), "{text}");
     }
 
     #[test]

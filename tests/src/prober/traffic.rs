@@ -1,5 +1,6 @@
 //! The traffic itself: what a prober's thread runs.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ const GIVE_UP: u32 = 4;
 #[derive(Clone)]
 struct Notes {
     target: Target,
+    connection: usize,
     probes: mpsc::Sender<Probe>,
     counts: watch::Sender<Counts>,
 }
@@ -45,6 +47,7 @@ impl Notes {
         let _ = self.probes.send(Probe {
             at,
             target: self.target,
+            connection: self.connection,
             outcome,
             took: at.elapsed(),
         });
@@ -62,12 +65,16 @@ pub(super) async fn run(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut tasks = tokio::task::JoinSet::new();
     let mut short = Vec::new();
+    let mut named = BTreeMap::new();
     for target in targets {
+        let times: &mut usize = named.entry(*target).or_default();
         let notes = Notes {
             target: *target,
+            connection: *times,
             probes: probes.clone(),
             counts: counts.clone(),
         };
+        *times += 1;
         match target.traffic {
             Traffic::Held | Traffic::Flow => {
                 tasks.spawn(stay(notes, stopped.clone()));

@@ -24,6 +24,8 @@ enum Name {
     Layer2,
     /// What users lose when machines and processes of a whole cluster fail: the failure table.
     Cluster,
+    /// Starts of the test world and faults in it without anything of ours: whether the machine is fit for the others.
+    World,
 }
 
 /// What a benchmark is made of. Another one is an arm of [`Name::plan`].
@@ -123,6 +125,21 @@ impl Name {
                     "a node is drained: layer 2, the node that answers",
                     "the API server is down for ten seconds: BGP",
                     "the API server is down for ten seconds: layer 2",
+                ],
+            },
+            Self::World => Plan {
+                program: "bench-world",
+                tier: "world",
+                parts: &["all"],
+                binaries: &[("openelb-tests", "openelb-answer")],
+                figures: &[
+                    "control plane ready",
+                    "network",
+                    "cluster of 3, iptables",
+                    "cluster of 3, nftables",
+                    "session closed",
+                    "bfd 3x100",
+                    "no gratuitous arp",
                 ],
             },
         }

@@ -46,6 +46,7 @@
 //! and has a deadline; what was seen instead is in the error. Logs go to a [`Folder`] that is removed when all went
 //! well, and whose place is printed when it did not.
 
+pub mod bed;
 pub mod bgp;
 pub mod cluster;
 pub mod control_plane;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use openelb_tests::speakers::{Speakers, VIP, VIP6, tool};
-use openelb_tests::{Deadline, Program, eventually};
+use openelb_tests::{Deadline, Program, eventually, scenario};
 
 const NODES: [&str; 3] = ["alpha", "bravo", "charlie"];
 
@@ -30,200 +30,212 @@ fn groups(speakers: &Speakers, host: &str) -> Result<String> {
     speakers.lan.ip(host, "maddr show dev eth0")
 }
 
-#[tokio::test]
-async fn a_switch_that_snoops_forwards_solicitations_to_the_leader() -> Result<()> {
-    let speakers = Speakers::build(&NODES)?;
-    speakers.lan.snoop()?;
-    let mut speakers = speakers;
-    for node in NODES {
-        speakers.speak(node, &[])?;
-    }
-    speakers.wait_steady(&NODES).await?;
-    let leader = speakers.leader(VIP6).await?;
-    eventually(
-        "the switch to know the leader's port",
-        Deadline::SHORT,
-        async || {
-            let groups = speakers
-                .lan
-                .run("switch", &["bridge", "mdb", "show", "dev", "br0"])?;
-            let mut members = groups.lines().filter(|line| line.contains(GROUP));
-            ensure!(
-                members.any(|line| line.contains(&format!("port {leader} "))),
-                "{groups}"
-            );
-            Ok(())
-        },
-    )
-    .await?;
-    ensure!(groups(&speakers, &leader)?.contains(GROUP_MAC));
-    for other in NODES.into_iter().filter(|node| *node != leader) {
-        let joined = groups(&speakers, other)?;
-        ensure!(!joined.contains(GROUP_MAC), "{other}: {joined}");
-    }
-    let answer = speakers
-        .lan
-        .run("client", &["ndisc6", "-1", "-q", VIP6, "eth0"])?;
-    ensure!(
-        answer.trim().to_lowercase() == speakers.lan.mac(&leader)?,
-        "{answer}"
-    );
-    // It gives the address up: nobody sends it solicitations any more, and the heir gets them.
-    speakers.node(&leader)?.signal(Signal::SIGUSR1);
-    eventually(
-        "the former leader to leave the group",
-        Deadline::SHORT,
-        async || {
-            let joined = groups(&speakers, &leader)?;
-            ensure!(!joined.contains(GROUP_MAC), "{joined}");
-            Ok(())
-        },
-    )
-    .await?;
-    let answer = speakers
-        .lan
-        .run("client", &["ndisc6", "-1", "-q", VIP6, "eth0"])?;
-    ensure!(
-        answer.trim().to_lowercase() != speakers.lan.mac(&leader)?,
-        "{answer}"
-    );
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_thousand_addresses_of_ipv6_are_heard_through_a_switch_that_snoops() -> Result<()> {
-    let mut speakers = Speakers::build(&["alpha"])?;
-    speakers.lan.snoop()?;
-    speakers.speak("alpha", &["--vips", "fd00:10::2:0/117"])?;
-    eventually("all addresses to be led", Deadline::LONG, async || {
-        let log = speakers.node("alpha")?.log();
+#[test]
+fn a_switch_that_snoops_forwards_solicitations_to_the_leader() {
+    scenario(async || {
+        let speakers = Speakers::build(&NODES).await?;
+        speakers.lan.snoop()?;
+        let mut speakers = speakers;
+        for node in NODES {
+            speakers.speak(node, &[])?;
+        }
+        speakers.wait_steady(&NODES).await?;
+        let leader = speakers.leader(VIP6).await?;
+        eventually(
+            "the switch to know the leader's port",
+            Deadline::SHORT,
+            async || {
+                let groups = speakers
+                    .lan
+                    .run("switch", &["bridge", "mdb", "show", "dev", "br0"])?;
+                let mut members = groups.lines().filter(|line| line.contains(GROUP));
+                ensure!(
+                    members.any(|line| line.contains(&format!("port {leader} "))),
+                    "{groups}"
+                );
+                Ok(())
+            },
+        )
+        .await?;
+        ensure!(groups(&speakers, &leader)?.contains(GROUP_MAC));
+        for other in NODES.into_iter().filter(|node| *node != leader) {
+            let joined = groups(&speakers, other)?;
+            ensure!(!joined.contains(GROUP_MAC), "{other}: {joined}");
+        }
+        let answer = speakers
+            .lan
+            .run("client", &["ndisc6", "-1", "-q", VIP6, "eth0"])?;
         ensure!(
-            log.contains("\"answering\":1000"),
-            "{:?}",
-            log.lines().last()
+            answer.trim().to_lowercase() == speakers.lan.mac(&leader)?,
+            "{answer}"
+        );
+        // It gives the address up: nobody sends it solicitations any more, and the heir gets them.
+        speakers.node(&leader)?.signal(Signal::SIGUSR1);
+        eventually(
+            "the former leader to leave the group",
+            Deadline::SHORT,
+            async || {
+                let joined = groups(&speakers, &leader)?;
+                ensure!(!joined.contains(GROUP_MAC), "{joined}");
+                Ok(())
+            },
+        )
+        .await?;
+        let answer = speakers
+            .lan
+            .run("client", &["ndisc6", "-1", "-q", VIP6, "eth0"])?;
+        ensure!(
+            answer.trim().to_lowercase() != speakers.lan.mac(&leader)?,
+            "{answer}"
         );
         Ok(())
-    })
-    .await?;
-    let own = speakers.lan.mac("alpha")?;
-    for last in ["0", "64", "3e7"] {
-        let vip = format!("fd00:10::2:{last}");
-        eventually(
-            &format!("{vip} to be answered"),
-            Deadline::SHORT,
-            async || {
-                let answer = speakers
-                    .lan
-                    .run("client", &["ndisc6", "-1", "-q", &vip, "eth0"])?;
-                ensure!(answer.trim().to_lowercase() == own, "{answer}");
-                Ok(())
-            },
-        )
-        .await?;
-    }
-    // By far more groups than a network card filters one by one.
-    let link = speakers.lan.ip("alpha", "-d link show eth0")?;
-    ensure!(link.contains("allmulti 1"), "{link}");
-    Ok(())
+    });
 }
 
-#[tokio::test]
-async fn a_pulled_cable_moves_the_addresses() -> Result<()> {
-    for vip in [VIP, VIP6] {
+#[test]
+fn a_thousand_addresses_of_ipv6_are_heard_through_a_switch_that_snoops() {
+    scenario(async || {
+        let mut speakers = Speakers::build(&["alpha"]).await?;
+        speakers.lan.snoop()?;
+        speakers.speak("alpha", &["--vips", "fd00:10::2:0/117"])?;
+        eventually("all addresses to be led", Deadline::LONG, async || {
+            let log = speakers.node("alpha")?.log();
+            ensure!(
+                log.contains("\"answering\":1000"),
+                "{:?}",
+                log.lines().last()
+            );
+            Ok(())
+        })
+        .await?;
+        let own = speakers.lan.mac("alpha")?;
+        for last in ["0", "64", "3e7"] {
+            let vip = format!("fd00:10::2:{last}");
+            eventually(
+                &format!("{vip} to be answered"),
+                Deadline::SHORT,
+                async || {
+                    let answer = speakers
+                        .lan
+                        .run("client", &["ndisc6", "-1", "-q", &vip, "eth0"])?;
+                    ensure!(answer.trim().to_lowercase() == own, "{answer}");
+                    Ok(())
+                },
+            )
+            .await?;
+        }
+        // By far more groups than a network card filters one by one.
+        let link = speakers.lan.ip("alpha", "-d link show eth0")?;
+        ensure!(link.contains("allmulti 1"), "{link}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_pulled_cable_moves_the_addresses() {
+    scenario(async || {
+        for vip in [VIP, VIP6] {
+            let speakers = Speakers::start(&NODES, &[]).await?;
+            let leader = speakers.leader(vip).await?;
+            let prober = speakers.prober(vip)?;
+            prober.settled(20, |by| by == leader).await?;
+            speakers.lan.unplug(&leader)?;
+            let moved = prober.settled(30, |by| by != leader).await?;
+            believed(&speakers, vip, &speakers.lan.mac(&moved.to)?).await?;
+            // The speaker knows it by its own interface, not by the others.
+            eventually(
+                "the speaker to see its interface go",
+                Deadline::SHORT,
+                async || {
+                    let log = speakers.node(&leader)?.log();
+                    ensure!(log.contains("InterfaceLost"), "{log}");
+                    Ok(())
+                },
+            )
+            .await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_new_hardware_address_is_announced_at_once() {
+    scenario(async || {
         let speakers = Speakers::start(&NODES, &[]).await?;
-        let leader = speakers.leader(vip).await?;
-        let prober = speakers.prober(vip)?;
-        prober.settled(20, |by| by == leader).await?;
-        speakers.lan.unplug(&leader)?;
-        let moved = prober.settled(30, |by| by != leader).await?;
-        believed(&speakers, vip, &speakers.lan.mac(&moved.to)?).await?;
-        // The speaker knows it by its own interface, not by the others.
-        eventually(
-            "the speaker to see its interface go",
-            Deadline::SHORT,
-            async || {
-                let log = speakers.node(&leader)?.log();
-                ensure!(log.contains("InterfaceLost"), "{log}");
-                Ok(())
-            },
-        )
-        .await?;
-    }
-    Ok(())
+        for vip in [VIP, VIP6] {
+            let leader = speakers.leader(vip).await?;
+            let prober = speakers.prober(vip)?;
+            prober.settled(20, |by| by == leader).await?;
+            let mac = if vip == VIP {
+                "02:00:00:00:77:04"
+            } else {
+                "02:00:00:00:77:06"
+            };
+            speakers
+                .lan
+                .ip(&leader, &format!("link set eth0 address {mac}"))?;
+            believed(&speakers, vip, mac).await?;
+            prober.settled(20, |by| by == leader).await?;
+        }
+        Ok(())
+    });
 }
 
-#[tokio::test]
-async fn a_new_hardware_address_is_announced_at_once() -> Result<()> {
-    let speakers = Speakers::start(&NODES, &[]).await?;
-    for vip in [VIP, VIP6] {
-        let leader = speakers.leader(vip).await?;
-        let prober = speakers.prober(vip)?;
+#[test]
+fn an_address_that_the_node_loses_or_gets_decides_whether_it_may_lead() {
+    scenario(async || {
+        let speakers = Speakers::start(&NODES, &[]).await?;
+        let leader = speakers.leader(VIP6).await?;
+        let prober = speakers.prober(VIP6)?;
         prober.settled(20, |by| by == leader).await?;
-        let mac = if vip == VIP {
-            "02:00:00:00:77:04"
-        } else {
-            "02:00:00:00:77:06"
-        };
+        let own = speakers
+            .lan
+            .ip(&leader, "-6 -o addr show dev eth0 scope global")?;
+        let own = own
+            .split_whitespace()
+            .find(|word| word.starts_with("fd00:10::"))
+            .context("no address of IPv6")?;
+        // No subnet of any of its interfaces holds the address any more, and there is no default route.
         speakers
             .lan
-            .ip(&leader, &format!("link set eth0 address {mac}"))?;
-        believed(&speakers, vip, mac).await?;
-        prober.settled(20, |by| by == leader).await?;
-    }
-    Ok(())
+            .ip(&leader, &format!("addr del {own} dev eth0"))?;
+        prober.settled(30, |by| by != leader).await?;
+        speakers
+            .lan
+            .ip(&leader, &format!("addr add {own} dev eth0 nodad"))?;
+        prober.settled(30, |by| by == leader).await?;
+        Ok(())
+    });
 }
 
-#[tokio::test]
-async fn an_address_that_the_node_loses_or_gets_decides_whether_it_may_lead() -> Result<()> {
-    let speakers = Speakers::start(&NODES, &[]).await?;
-    let leader = speakers.leader(VIP6).await?;
-    let prober = speakers.prober(VIP6)?;
-    prober.settled(20, |by| by == leader).await?;
-    let own = speakers
-        .lan
-        .ip(&leader, "-6 -o addr show dev eth0 scope global")?;
-    let own = own
-        .split_whitespace()
-        .find(|word| word.starts_with("fd00:10::"))
-        .context("no address of IPv6")?;
-    // No subnet of any of its interfaces holds the address any more, and there is no default route.
-    speakers
-        .lan
-        .ip(&leader, &format!("addr del {own} dev eth0"))?;
-    prober.settled(30, |by| by != leader).await?;
-    speakers
-        .lan
-        .ip(&leader, &format!("addr add {own} dev eth0 nodad"))?;
-    prober.settled(30, |by| by == leader).await?;
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_bridge_answers_once_in_place_of_its_port() -> Result<()> {
-    let mut speakers = Speakers::build(&["alpha"])?;
-    let lan = &speakers.lan;
-    let mac = lan.mac("alpha")?;
-    lan.ip(
-        "alpha",
-        "link add br0 type bridge mcast_snooping 0 forward_delay 0",
-    )?;
-    lan.ip("alpha", &format!("link set br0 address {mac}"))?;
-    lan.ip("alpha", "addr flush dev eth0")?;
-    lan.ip("alpha", "link set eth0 master br0")?;
-    lan.ip("alpha", "addr add 10.0.0.1/16 dev br0")?;
-    lan.ip("alpha", "addr add fd00:10::1/64 dev br0 nodad")?;
-    lan.ip("alpha", "link set br0 up")?;
-    speakers.speak("alpha", &[])?;
-    ensure!(speakers.leader(VIP).await? == "alpha");
-    ensure!(speakers.leader(VIP6).await? == "alpha");
-    let log = speakers.node("alpha")?.log();
-    ensure!(log.contains("interface: \\\"br0\\\""), "{log}");
-    let answers = speakers.lan.run(
-        "client",
-        &["arping", "-c", "3", "-w", "5", "-I", "eth0", VIP],
-    )?;
-    ensure!(answers.contains("Received 3 response"), "{answers}");
-    Ok(())
+#[test]
+fn a_bridge_answers_once_in_place_of_its_port() {
+    scenario(async || {
+        let mut speakers = Speakers::build(&["alpha"]).await?;
+        let lan = &speakers.lan;
+        let mac = lan.mac("alpha")?;
+        lan.ip(
+            "alpha",
+            "link add br0 type bridge mcast_snooping 0 forward_delay 0",
+        )?;
+        lan.ip("alpha", &format!("link set br0 address {mac}"))?;
+        lan.ip("alpha", "addr flush dev eth0")?;
+        lan.ip("alpha", "link set eth0 master br0")?;
+        lan.ip("alpha", "addr add 10.0.0.1/16 dev br0")?;
+        lan.ip("alpha", "addr add fd00:10::1/64 dev br0 nodad")?;
+        lan.ip("alpha", "link set br0 up")?;
+        speakers.speak("alpha", &[])?;
+        ensure!(speakers.leader(VIP).await? == "alpha");
+        ensure!(speakers.leader(VIP6).await? == "alpha");
+        let log = speakers.node("alpha")?.log();
+        ensure!(log.contains("interface: \\\"br0\\\""), "{log}");
+        let answers = speakers.lan.run(
+            "client",
+            &["arping", "-c", "3", "-w", "5", "-I", "eth0", VIP],
+        )?;
+        ensure!(answers.contains("Received 3 response"), "{answers}");
+        Ok(())
+    });
 }
 
 /// How many frames came past the filter of a node's speaker so far.
@@ -246,88 +258,94 @@ async fn frames(speakers: &Speakers, node: &str) -> Result<u64> {
     .await
 }
 
-#[tokio::test]
-async fn a_flood_for_other_addresses_stays_in_the_kernel() -> Result<()> {
-    let mut speakers = Speakers::build(&["alpha"])?;
-    speakers.speak("alpha", &["--vips", "10.0.128.0/24,10.0.100.1"])?;
-    ensure!(speakers.leader(VIP).await? == "alpha");
-    let ask = async |arguments: &[&str]| -> Result<()> {
-        let name = format!("ask-{}", rand::random::<u32>());
-        let program = Program::new(&name, tool()?).args(arguments);
-        let status = speakers
-            .lan
-            .start("client", program)?
-            .ended(Deadline::SHORT)
-            .await?;
-        ensure!(status.success(), "{status}");
-        Ok(())
-    };
-    let before = frames(&speakers, "alpha").await?;
-    ask(&["ask", "10.0.192.0", "--count", "10000", "--flood"]).await?;
-    // What is asked for afterwards is answered: the flood is through.
-    ask(&["ask", VIP, "--count", "20"]).await?;
-    let came = frames(&speakers, "alpha").await? - before;
-    ensure!(
-        (20..200).contains(&came),
-        "{came} frames of 10,020 reached the speaker"
-    );
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_request_in_a_vlan_is_none_of_the_interface_that_carries_it() -> Result<()> {
-    let mut speakers = Speakers::build(&["alpha"])?;
-    speakers.speak("alpha", &[])?;
-    ensure!(speakers.leader(VIP).await? == "alpha");
-    for (vlan, answered) in [("0", true), ("100", false)] {
-        let program = Program::new(&format!("ask-in-{vlan}"), tool()?)
-            .args(["ask", VIP, "--count", "1", "--vlan", vlan]);
-        let asked = speakers.lan.start("client", program)?;
-        let status = asked.ended(Deadline::SHORT).await?;
-        ensure!(status.success() == answered, "VLAN {vlan}: {}", asked.log());
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_third_host_that_believed_a_foreign_claim_is_told_better() -> Result<()> {
-    let mut speakers = Speakers::build(&["alpha", "third"])?;
-    speakers
-        .lan
-        .ip("third", &format!("addr del {VIP}/32 dev lo"))?;
-    speakers.lan.run(
-        "third",
-        &["sysctl", "-qw", "net.ipv4.neigh.eth0.locktime=0"],
-    )?;
-    speakers.speak("alpha", &[])?;
-    ensure!(speakers.leader(VIP).await? == "alpha");
-    let (own, foreign) = (speakers.lan.mac("alpha")?, speakers.lan.mac("client")?);
-    let monitor = Program::new("monitor", "/sbin/ip").args(["monitor", "neigh"]);
-    let monitor = speakers.lan.start("third", monitor)?;
-    speakers
-        .lan
-        .run("third", &["ping", "-n", "-c", "1", "-W", "5", VIP])?;
-    speakers
-        .lan
-        .run("client", &["sysctl", "-qw", "net.ipv4.ip_nonlocal_bind=1"])?;
-    let claim = [
-        "arping", "-U", "-c", "1", "-w", "2", "-I", "eth0", "-s", VIP, VIP,
-    ];
-    // It reports that nobody answered a gratuitous request.
-    let _ = speakers.lan.run("client", &claim);
-    eventually(
-        "the third host to be told better",
-        Deadline::SHORT,
-        async || {
-            let log = monitor.log();
-            let changes: Vec<&str> = log.lines().filter(|line| line.contains(VIP)).collect();
-            let poisoned = changes.iter().position(|line| line.contains(&foreign));
-            let poisoned =
-                poisoned.with_context(|| format!("it never believed it: {changes:?}"))?;
-            let later = changes.get(poisoned..).unwrap_or_default();
-            ensure!(later.iter().any(|line| line.contains(&own)), "{changes:?}");
+#[test]
+fn a_flood_for_other_addresses_stays_in_the_kernel() {
+    scenario(async || {
+        let mut speakers = Speakers::build(&["alpha"]).await?;
+        speakers.speak("alpha", &["--vips", "10.0.128.0/24,10.0.100.1"])?;
+        ensure!(speakers.leader(VIP).await? == "alpha");
+        let ask = async |arguments: &[&str]| -> Result<()> {
+            let name = format!("ask-{}", rand::random::<u32>());
+            let program = Program::new(&name, tool()?).args(arguments);
+            let status = speakers
+                .lan
+                .start("client", program)?
+                .ended(Deadline::SHORT)
+                .await?;
+            ensure!(status.success(), "{status}");
             Ok(())
-        },
-    )
-    .await
+        };
+        let before = frames(&speakers, "alpha").await?;
+        ask(&["ask", "10.0.192.0", "--count", "10000", "--flood"]).await?;
+        // What is asked for afterwards is answered: the flood is through.
+        ask(&["ask", VIP, "--count", "20"]).await?;
+        let came = frames(&speakers, "alpha").await? - before;
+        ensure!(
+            (20..200).contains(&came),
+            "{came} frames of 10,020 reached the speaker"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_request_in_a_vlan_is_none_of_the_interface_that_carries_it() {
+    scenario(async || {
+        let mut speakers = Speakers::build(&["alpha"]).await?;
+        speakers.speak("alpha", &[])?;
+        ensure!(speakers.leader(VIP).await? == "alpha");
+        for (vlan, answered) in [("0", true), ("100", false)] {
+            let program = Program::new(&format!("ask-in-{vlan}"), tool()?)
+                .args(["ask", VIP, "--count", "1", "--vlan", vlan]);
+            let asked = speakers.lan.start("client", program)?;
+            let status = asked.ended(Deadline::SHORT).await?;
+            ensure!(status.success() == answered, "VLAN {vlan}: {}", asked.log());
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_third_host_that_believed_a_foreign_claim_is_told_better() {
+    scenario(async || {
+        let mut speakers = Speakers::build(&["alpha", "third"]).await?;
+        speakers
+            .lan
+            .ip("third", &format!("addr del {VIP}/32 dev lo"))?;
+        speakers.lan.run(
+            "third",
+            &["sysctl", "-qw", "net.ipv4.neigh.eth0.locktime=0"],
+        )?;
+        speakers.speak("alpha", &[])?;
+        ensure!(speakers.leader(VIP).await? == "alpha");
+        let (own, foreign) = (speakers.lan.mac("alpha")?, speakers.lan.mac("client")?);
+        let monitor = Program::new("monitor", "/sbin/ip").args(["monitor", "neigh"]);
+        let monitor = speakers.lan.start("third", monitor)?;
+        speakers
+            .lan
+            .run("third", &["ping", "-n", "-c", "1", "-W", "5", VIP])?;
+        speakers
+            .lan
+            .run("client", &["sysctl", "-qw", "net.ipv4.ip_nonlocal_bind=1"])?;
+        let claim = [
+            "arping", "-U", "-c", "1", "-w", "2", "-I", "eth0", "-s", VIP, VIP,
+        ];
+        // It reports that nobody answered a gratuitous request.
+        let _ = speakers.lan.run("client", &claim);
+        eventually(
+            "the third host to be told better",
+            Deadline::SHORT,
+            async || {
+                let log = monitor.log();
+                let changes: Vec<&str> = log.lines().filter(|line| line.contains(VIP)).collect();
+                let poisoned = changes.iter().position(|line| line.contains(&foreign));
+                let poisoned =
+                    poisoned.with_context(|| format!("it never believed it: {changes:?}"))?;
+                let later = changes.get(poisoned..).unwrap_or_default();
+                ensure!(later.iter().any(|line| line.contains(&own)), "{changes:?}");
+                Ok(())
+            },
+        )
+        .await
+    });
 }

@@ -76,11 +76,16 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let mut toggle = signal(SignalKind::user_defined1())?;
     let mut count = signal(SignalKind::user_defined2())?;
     let mut stale = true;
+    let mut shown = None;
     loop {
         if std::mem::take(&mut stale) {
             let now_links = Arc::clone(&links.borrow_and_update());
             membership.attach(plan.ability(&now_links).encode())?;
             let now_members = Arc::clone(&members.borrow_and_update());
+            if shown.as_ref() != Some(&now_members) {
+                say(&standing(&now_members));
+                shown = Some(Arc::clone(&now_members));
+            }
             desired.send_if_modified(|old| {
                 let new = plan.desired(&now_members);
                 let changed = **old != new;
@@ -96,10 +101,6 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             changed = members.changed() => {
                 changed?;
                 stale = true;
-                let members = members.borrow();
-                let alive: Vec<&String> = members.alive.keys().collect();
-                say(&serde_json::json!({"alive": alive, "settled": members.settled,
-                    "steady": members.alive.get(&members.me).and_then(|m| m.facts.as_ref()).is_some_and(|f| f.steady)}));
             }
             changed = snapshots.changed() => {
                 changed?;
@@ -137,6 +138,18 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let _ = tokio::time::timeout(Duration::from_secs(6), handed_over).await;
     membership.leave().await;
     Ok(())
+}
+
+/// Who is alive, and what this node thinks of itself.
+fn standing(members: &Members) -> serde_json::Value {
+    let alive: Vec<&String> = members.alive.keys().collect();
+    let own = members.alive.get(&members.me);
+    let own = own.and_then(|member| member.facts.as_ref());
+    serde_json::json!({
+        "alive": alive,
+        "settled": members.settled,
+        "steady": own.is_some_and(|facts| facts.steady),
+    })
 }
 
 struct Plan {

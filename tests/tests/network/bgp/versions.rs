@@ -16,7 +16,7 @@ async fn story(lab: &Lab, version: &Version) -> Result<()> {
             version,
             " bgp graceful-restart\n neighbor 10.0.0.11 remote-as 65001
  neighbor 10.0.0.11 timers connect 1
- neighbor 10.0.0.11 bfd 3 50 50
+ neighbor 10.0.0.11 bfd 3 150 150
  address-family ipv6 unicast
   neighbor 10.0.0.11 activate
  exit-address-family",
@@ -31,8 +31,8 @@ async fn story(lab: &Lab, version: &Version) -> Result<()> {
         peer.families = Family::ALL.to_vec();
         peer.graceful_restart = Some(GracefulRestart::default());
         peer.bfd = Some(BfdConfig {
-            transmit: Duration::from_millis(50),
-            receive: Duration::from_millis(50),
+            transmit: Duration::from_millis(150),
+            receive: Duration::from_millis(150),
             ..BfdConfig::default()
         });
         let mut config = config([peer]);
@@ -50,12 +50,15 @@ async fn story(lab: &Lab, version: &Version) -> Result<()> {
         .await
     };
     let us = Us::start(wanted(), plain(&ROUTES));
-    us.established("p0").await?;
-    both(&frr).await?;
-    us.sees("BFD up", "p0", |peer| {
-        peer.bfd.is_some_and(|bfd| bfd.state == BfdState::Up)
-    })
-    .await?;
+    let watched = async || {
+        us.established("p0").await?;
+        both(&frr).await?;
+        us.sees("BFD up", "p0", |peer| {
+            peer.bfd.is_some_and(|bfd| bfd.state == BfdState::Up)
+        })
+        .await
+    };
+    watched().await?;
 
     lab.silence(true)?;
     let lost = us
@@ -66,8 +69,7 @@ async fn story(lab: &Lab, version: &Version) -> Result<()> {
     let said = lost.last_notification.as_ref().map(|n| (n.code, n.subcode));
     ensure!(said == Some((6, 10)), "ended by {said:?}");
     lab.silence(false)?;
-    us.established("p0").await?;
-    both(&frr).await?;
+    watched().await?;
 
     let wait = Duration::ZERO;
     us.speaker.shutdown(Shutdown::Restart { wait }).await;

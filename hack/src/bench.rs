@@ -43,7 +43,6 @@ struct Plan {
 }
 
 const CONTROL_PLANE: &[&str] = &["etcd", "kube-apiserver", "kubectl"];
-const ROUTERS: &[&str] = &["gobgp", "gobgpd"];
 
 impl Name {
     fn plan(self) -> Plan {
@@ -81,7 +80,7 @@ impl Name {
             Self::Bgp => Plan {
                 program: "bench-bgp",
                 tier: "network",
-                parts: ROUTERS,
+                parts: &[],
                 binaries: &[],
                 figures: &[
                     "routes 10,000 ms",

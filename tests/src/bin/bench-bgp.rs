@@ -51,19 +51,13 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["speaker", peers] => runtime.block_on(serve(peers.parse()?)),
         ["announce-one"] => runtime.block_on(announce_one()),
-        ["--json", file] => {
-            let figures = runtime.block_on(all())?;
-            figure::write(Some(Path::new(file)), &figures)
-        }
-        [] => {
-            let figures = runtime.block_on(all())?;
-            figure::write(None, &figures)
-        }
+        ["--json", file] => runtime.block_on(all())?.write(Some(Path::new(file))),
+        [] => runtime.block_on(all())?.write(None),
         _ => bail!("usage: bench-bgp [--json FILE]"),
     }
 }
 
-async fn all() -> Result<Vec<Figure>> {
+async fn all() -> Result<Sheet> {
     shell(
         "ip link set lo up; mkdir -p /run/netns; mount -t tmpfs tmpfs /run/netns
          ip netns add router
@@ -72,29 +66,63 @@ async fn all() -> Result<Vec<Figure>> {
          ip -n router addr add 10.0.0.1/24 dev eth0
          ip -n router link set eth0 up; ip -n router link set lo up",
     )?;
-    let mut figures = Vec::new();
+    let mut sheet = Sheet::default();
+    sheet.take("routes 10,000 ms", "ms", many_routes().await);
+    sheet.take("100 peers ms", "ms", many_peers().await);
+    sheet.take("rss MB", "MB", both_memories().await);
+    sheet.take("killed ms", "ms", killed().await);
+    for ms in [50, 100] {
+        sheet.take(&format!("bfd 3x{ms} ms"), "ms", detection(ms).await);
+    }
+    Ok(sheet)
+}
+
+/// What was measured: ours, and BIRD's.
+type Both = (Vec<f64>, Vec<f64>);
+
+/// The figures, and what stood in the way of others: one that cannot be had costs none of the rest.
+#[derive(Default)]
+struct Sheet {
+    figures: Vec<Figure>,
+    failed: Vec<String>,
+}
+
+impl Sheet {
+    fn take(&mut self, name: &str, unit: &str, measured: Result<Both>) {
+        let figure = measured.and_then(|(ours, theirs)| beside_bird(name, unit, ours, theirs));
+        match figure {
+            Ok(figure) => self.figures.push(figure),
+            Err(error) => self.failed.push(format!("{name}: {error:#}")),
+        }
+    }
+
+    fn write(self, file: Option<&Path>) -> Result<()> {
+        figure::write(file, &self.figures)?;
+        ensure!(self.failed.is_empty(), "{}", self.failed.join("\n"));
+        Ok(())
+    }
+}
+
+async fn many_routes() -> Result<Both> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..20 {
         ours.push(routes(Who::Us).await?);
         theirs.push(routes(Who::Bird).await?);
     }
-    figures.push(beside_bird("routes 10,000 ms", "ms", ours, theirs)?);
+    Ok((ours, theirs))
+}
+
+async fn many_peers() -> Result<Both> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..5 {
         ours.push(peers(Who::Us).await?.0);
         theirs.push(peers(Who::Bird).await?.0);
     }
-    figures.push(beside_bird("100 peers ms", "ms", ours, theirs)?);
-    let ours = vec![memory(Who::Us).await?];
-    let theirs = vec![memory(Who::Bird).await?];
-    figures.push(beside_bird("rss MB", "MB", ours, theirs)?);
-    let (ours, theirs) = killed().await?;
-    figures.push(beside_bird("killed ms", "ms", ours, theirs)?);
-    for ms in [50, 100] {
-        let (ours, theirs) = detection(ms).await?;
-        figures.push(beside_bird(&format!("bfd 3x{ms} ms"), "ms", ours, theirs)?);
-    }
-    Ok(figures)
+    Ok((ours, theirs))
+}
+
+async fn both_memories() -> Result<Both> {
+    Ok((vec![memory(Who::Us).await?], vec![memory(Who::Bird).await?]))
 }
 
 /// A figure of ours beside BIRD's.
@@ -325,7 +353,7 @@ fn frr() -> Result<[Announcer; 2]> {
 
 /// Time from SIGKILL of the announcing process to the end of its route in the
 /// kernel of the router, where FRR put it: ours, and BIRD's.
-async fn killed() -> Result<(Vec<f64>, Vec<f64>)> {
+async fn killed() -> Result<Both> {
     let _frr = frr()?;
     std::fs::write(
         "/run/netns/killed.conf",
@@ -387,7 +415,7 @@ async fn route<R: AsyncBufRead + Unpin>(lines: &mut Lines<R>, there: bool) -> Re
 }
 
 /// Time from a cut of the wire to Down: ours, and BIRD's.
-async fn detection(ms: u64) -> Result<(Vec<f64>, Vec<f64>)> {
+async fn detection(ms: u64) -> Result<Both> {
     let configuration = format!(
         "router id 10.0.0.1; protocol device {{}}
          protocol bfd {{ interface \"*\" {{ interval {ms} ms; multiplier 3; }}; }}

@@ -163,6 +163,12 @@ impl RouteSet {
             .map(|(prefix, paths)| (prefix, paths.as_slice()))
     }
 
+    /// The paths of a prefix; none where it is not in the set.
+    #[must_use]
+    pub fn paths(&self, prefix: &IpNet) -> &[Path] {
+        self.paths.get(prefix).map_or(&[], Vec::as_slice)
+    }
+
     /// What the named peer should hold of one family once everything is
     /// announced: to be compared with [`crate::FamilySnapshot::advertised`].
     #[must_use]

@@ -8,9 +8,11 @@ mod digest;
 mod last_good;
 pub(crate) mod peer;
 mod plan;
+pub(crate) mod policy;
 
 pub(crate) use digest::{agrees, digest};
 pub(crate) use last_good::LastGood;
 #[cfg(test)]
 pub(crate) use plan::Trouble;
 pub(crate) use plan::{ConfObject, Credential, Credentials, PeerObject, Plan, rivals};
+pub(crate) use policy::Policy;

@@ -129,6 +129,8 @@ pub(crate) enum Trouble {
 pub(crate) struct Plan {
     /// The configuration; `None` where there is no usable BgpConf.
     pub(crate) config: Option<SpeakerConfig>,
+    /// The ConfigMap whose policy applies, by name.
+    pub(crate) policy: Option<String>,
     /// What is wrong with the BgpConf.
     pub(crate) conf_fault: Option<Invalid>,
     /// The BgpPeers meant for this node by name, those that cannot be set up with the reason.
@@ -175,6 +177,7 @@ pub(crate) fn plan(
         });
         plan.peers.insert(name.clone(), outcome);
     }
+    plan.policy.clone_from(&speaker.policy);
     plan.config = Some(config);
     plan
 }

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node as ApiNode, Pod, Secret, Service as ApiService};
+use k8s_openapi::api::core::v1::{ConfigMap, Node as ApiNode, Pod, Secret, Service as ApiService};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::watcher::Event;
@@ -26,7 +26,7 @@ use openelb_api::{Tolerant, keys};
 
 use crate::announce::{Holding, Node, Service, ServiceKey, SliceEndpoints, World};
 use crate::peering::{ConfObject, Credentials, PeerObject};
-pub(crate) use read::SpeakerPod;
+pub(crate) use read::{PolicyObject, SpeakerPod};
 use read::{
     announced_condition, broken, conf_entries, credential, is_foreign, is_nobodys, peer_entries,
     read_pool,
@@ -45,6 +45,8 @@ pub(crate) enum Kind {
     BgpConf,
     BgpPeer,
     Secret,
+    /// ConfigMaps with a policy.
+    ConfigMap,
     /// The pods of speakers.
     Pod,
 }
@@ -61,6 +63,7 @@ pub(crate) enum Change {
     BgpConf(Event<Tolerant<BgpConf>>),
     BgpPeer(Event<Tolerant<BgpPeer>>),
     Secret(Event<Secret>),
+    ConfigMap(Event<ConfigMap>),
     Pod(Event<Pod>),
 }
 
@@ -81,6 +84,8 @@ pub(crate) struct Picture {
     pub(crate) peer_statuses: BTreeMap<String, Arc<BgpPeerStatus>>,
     /// Passwords.
     pub(crate) secrets: Credentials,
+    /// The ConfigMaps that hold a policy, by name.
+    pub(crate) policies: BTreeMap<String, PolicyObject>,
     /// The addresses of the speakers' pods.
     pub(crate) speakers: BTreeMap<String, IpAddr>,
     /// The speakers' pods, where all nodes matter.
@@ -143,6 +148,7 @@ impl Picture {
             peers,
             peer_statuses,
             secrets,
+            policies,
             speakers,
             pods,
             announced,
@@ -287,6 +293,15 @@ impl Picture {
                         let seen = set(pods, name.clone(), seen.and_then(SpeakerPod::read));
                         let ip = pod.and_then(|pod| pod.status?.pod_ip?.parse().ok());
                         set(speakers, name.clone(), ip) || seen
+                    })
+            }
+            Change::ConfigMap(event) => {
+                relists
+                    .entry(Kind::ConfigMap)
+                    .or_default()
+                    .follow(event, |(_, name), map| {
+                        let read = map.and_then(|map| PolicyObject::read(&map, policies.get(name)));
+                        set(policies, name.clone(), read)
                     })
             }
             Change::Secret(event) => relists

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Secret, Service as ApiService};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service as ApiService};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use openelb_api::keys;
 use openelb_api::v1alpha2::{BgpConf, BgpConfStatus, BgpPeer, BgpPeerStatus, Eip, EipAddress};
 
 use crate::announce::Pool;
-use crate::peering::Credential;
+use crate::peering::{Credential, Policy, policy};
 
 pub(super) fn announced_condition(service: &ApiService) -> Option<Condition> {
     let conditions = service.status.as_ref()?.conditions.as_ref()?;
@@ -60,6 +60,32 @@ pub(super) fn peer_entries(object: &BgpPeer, only: Option<&str>) -> BgpPeerStatu
         status.summary.clear();
     }
     status
+}
+
+/// A ConfigMap with a policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PolicyObject {
+    /// What applies: where it cannot be read now, what it said before.
+    pub(crate) policy: Option<Arc<Policy>>,
+    /// What is wrong with it.
+    pub(crate) fault: Option<String>,
+}
+
+impl PolicyObject {
+    /// Reads the API's object; nothing where it holds no policy.
+    pub(super) fn read(map: &ConfigMap, before: Option<&Self>) -> Option<Self> {
+        let text = map.data.as_ref()?.get(policy::KEY)?;
+        Some(match text.parse() {
+            Ok(policy) => Self {
+                policy: Some(Arc::new(policy)),
+                fault: None,
+            },
+            Err(fault) => Self {
+                policy: before.and_then(|before| before.policy.clone()),
+                fault: Some(fault),
+            },
+        })
+    }
 }
 
 /// A speaker's pod.

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Change, Kind};
 
-/// All changes of these kinds, in one stream that never ends. Secrets are those of `namespace`.
+/// All changes of these kinds, in one stream that never ends. Secrets and ConfigMaps are those of `namespace`.
 pub(crate) fn changes(
     client: &Client,
     namespace: &str,
@@ -45,6 +45,12 @@ pub(crate) fn changes(
                 Change::Pod,
             )
         }
+        Kind::ConfigMap => follow(
+            *kind,
+            Api::namespaced(client.clone(), namespace),
+            all(),
+            Change::ConfigMap,
+        ),
         Kind::Secret => {
             let config = all().fields("type!=helm.sh/release.v1,type!=kubernetes.io/tls");
             follow(

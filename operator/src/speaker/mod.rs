@@ -17,12 +17,14 @@ mod metrics;
 mod report;
 mod status;
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 pub(crate) use args::Args;
 use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
+use openelb_bgp::{PeerAddress, RouteSet};
 use tokio::sync::watch;
 
 use crate::announce::{Able, Node, routes};
@@ -35,7 +37,7 @@ use metrics::Metrics;
 use status::{Entries, Foreign, Own};
 
 /// What a speaker watches.
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::Node,
     Kind::Service,
     Kind::EndpointSlice,
@@ -44,6 +46,7 @@ const KINDS: [Kind; 9] = [
     Kind::BgpConf,
     Kind::BgpPeer,
     Kind::Secret,
+    Kind::ConfigMap,
     Kind::Pod,
 ];
 
@@ -206,10 +209,29 @@ impl Speaker {
         if let Some(layer2) = &mut self.layer2 {
             layer2.act(&self.picture, &able, self.last_node.as_ref());
         }
+        let routes = self.with_policy(routes);
         self.engine.wish(self.plan.config.clone(), routes);
         self.report();
         self.tell();
         recheck
+    }
+
+    /// The routes as the policy, if there is one, lets each peer have them.
+    fn with_policy(&self, routes: RouteSet) -> RouteSet {
+        let named = self.plan.policy.as_ref();
+        let policy = named.and_then(|name| self.picture.policies.get(name)?.policy.as_ref());
+        let (Some(policy), Some(config)) = (policy, &self.plan.config) else {
+            return routes;
+        };
+        let peers = config.peers.iter().map(|(name, peer)| {
+            let address = match &peer.address {
+                PeerAddress::Ip(ip) => Some(*ip),
+                PeerAddress::LinkLocal(ip, _) => Some(IpAddr::V6(*ip)),
+                PeerAddress::Interface(_) => None,
+            };
+            (name.clone(), address)
+        });
+        policy.apply(&routes, &peers.collect(), config.asn)
     }
 
     /// Says what is really done.

@@ -22,7 +22,6 @@ pub fn of_conf(spec: &BgpConfSpec) -> Vec<&'static str> {
     if let Some(restart) = &spec.graceful_restart {
         fields.graceful_restart(restart);
     }
-    fields.note(!spec.policy.is_empty(), "policy");
     fields.0
 }
 
@@ -264,11 +263,7 @@ mod tests {
         let named = of_conf(&spec);
         assert_eq!(
             named,
-            [
-                "gracefulRestart.staleRoutesTime",
-                "gracefulRestart.mode",
-                "policy"
-            ]
+            ["gracefulRestart.staleRoutesTime", "gracefulRestart.mode"]
         );
         let verdict = validate::bgp_conf(&BgpConf::new("default", spec), None);
         assert_eq!(

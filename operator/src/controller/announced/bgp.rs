@@ -7,12 +7,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use openelb_api::bgp::ignored;
 use openelb_api::keys::conditions::{ACCEPTED, READY};
 use openelb_api::keys::{self, reasons};
-use openelb_api::v1alpha2::{BgpConf, BgpPeer, BgpPeerStatus};
+use openelb_api::v1alpha2::{BgpConf, BgpConfSpec, BgpPeer, BgpPeerStatus};
 use openelb_api::validate::{self, Verdict, View};
 use serde_json::{Map, Value, json};
 
 use super::silent::Silent;
-use crate::peering::{PeerObject, rivals};
+use crate::peering::{PeerObject, policy, rivals};
 use crate::picture::Picture;
 
 /// The status patches that are due, by BgpPeer; `None` for the BgpConf.
@@ -72,7 +72,8 @@ fn conf_patch(picture: &Picture, silent: &Silent, now: Timestamp) -> Option<Valu
         let object = BgpConf::new(keys::BGP_CONF, (*conf.spec).clone());
         Fault::of(&validate::bgp_conf(&object, None), conf.speaker.is_ok())
     });
-    let without = ignored::of_conf(&conf.spec);
+    let mut without = of_conf(&conf.spec);
+    without.extend(policy_without(picture, &conf.spec.policy));
     let entries = status.nodes_conf_status.iter();
     let entries = entries.filter(|(node, _)| picture.world.nodes.contains_key(*node));
     let mut speaks = false;
@@ -107,6 +108,32 @@ fn conf_patch(picture: &Picture, silent: &Silent, now: Timestamp) -> Option<Valu
         picture,
     );
     finish(body)
+}
+
+fn of_conf(spec: &BgpConfSpec) -> Vec<String> {
+    let fields = ignored::of_conf(spec).into_iter();
+    fields.map(str::to_owned).collect()
+}
+
+/// What of the policy is not applied.
+fn policy_without(picture: &Picture, name: &str) -> Vec<String> {
+    if name.is_empty() {
+        return Vec::new();
+    }
+    let Some(object) = picture.policies.get(name) else {
+        let key = policy::KEY;
+        return vec![format!(
+            "policy (there is no ConfigMap {name} with the key {key} in our namespace)"
+        )];
+    };
+    let fault = object.fault.iter().map(|fault| match object.policy {
+        Some(_) => format!("the policy as it is now ({fault}; what it was before stays in force)"),
+        None => format!("policy ({fault})"),
+    });
+    let policy = object.policy.iter();
+    let left_out = policy.flat_map(|policy| policy.left_out.iter());
+    let left_out = left_out.map(|what| format!("of the policy: {what}"));
+    fault.chain(left_out).collect()
 }
 
 fn peer_patch(
@@ -172,7 +199,11 @@ fn peer_patch(
         let nobody = "spec.nodeSelector selects no node";
         (READY, "False", "NoNode", nobody.to_owned())
     };
-    let conditions = vec![accepted(fault, &ignored::of_peer(&object.spec)), ready];
+    let without: Vec<String> = ignored::of_peer(&object.spec)
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    let conditions = vec![accepted(fault, &without), ready];
     let mut body = Map::new();
     put_conditions(
         &mut body,
@@ -214,7 +245,7 @@ impl Fault {
     }
 }
 
-fn accepted(fault: Option<Fault>, without: &[&str]) -> Said {
+fn accepted(fault: Option<Fault>, without: &[String]) -> Said {
     match fault {
         Some(fault) => (ACCEPTED, "False", fault.reason, fault.text),
         None if without.is_empty() => (
@@ -322,6 +353,7 @@ mod tests {
     use super::*;
     use crate::announce::testing::{TestWorld, at, node};
     use crate::peering::ConfObject;
+    use crate::picture::PolicyObject;
 
     #[allow(clippy::needless_pass_by_value, reason = "reads better at the calls")]
     fn picture(spec: Value, status: Value) -> Picture {
@@ -529,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bgpconf_names_nodes_with_trouble_and_the_policy_that_is_not_applied() {
+    fn the_bgpconf_names_nodes_with_trouble_and_what_of_the_policy_is_not_applied() {
         let mut picture = Picture::of(TestWorld::default().node(node("a")).build());
         let spec = json!({"as": 1, "policy": "my-policy"});
         let spec = serde_json::from_value(spec).unwrap();
@@ -539,10 +571,20 @@ mod tests {
             serde_json::from_value::<BgpConfStatus>(status).unwrap(),
         ));
         let status = only(&picture);
-        assert_eq!(
-            condition(&status, "Accepted"),
-            "True without effect: policy"
+        assert!(
+            condition(&status, "Accepted")
+                .starts_with("True without effect: policy (there is no ConfigMap my-policy")
         );
         assert!(condition(&status, "Ready").contains("0.0.0.0:179"));
+        let text = r#"global.apply-policy.config.default-import-policy = "reject-route""#;
+        let object = PolicyObject {
+            policy: Some(Arc::new(text.parse().unwrap())),
+            fault: None,
+        };
+        picture.policies.insert("my-policy".to_owned(), object);
+        assert_eq!(
+            condition(&only(&picture), "Accepted"),
+            "True without effect: of the policy: import policies (no route is taken from peers)"
+        );
     }
 }

@@ -43,8 +43,8 @@ const WATCHED: [Kind; 4] = [
     Kind::BgpConf,
     Kind::BgpPeer,
 ];
-/// The speakers' pods: without them (they may not be ours to see) there is a picture all the same.
-const BESIDES: [Kind; 1] = [Kind::Pod];
+/// The speakers' pods, and policies: without them (they may not be ours to see) there is a picture all the same.
+const BESIDES: [Kind; 2] = [Kind::Pod, Kind::ConfigMap];
 const SHARED: [Kind; 3] = [Kind::Service, Kind::Eip, Kind::EipAddress];
 
 /// Changes settle for this long before they are judged.

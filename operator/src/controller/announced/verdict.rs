@@ -7,11 +7,13 @@
 //! both sides move. Where they differ and one of them stands still, that is no delay but a doubt.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use openelb_api::bgp::Neighbor;
 use openelb_api::keys::{conditions::ANNOUNCED, reasons};
 use openelb_api::v1alpha2::Protocol;
 use openelb_bgp::{Digest, Family, RouteSet};
@@ -19,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::silent::Silent;
 use crate::announce::{Able, Address, ServiceKey, World, routes};
-use crate::peering::{agrees, conf, rivals};
+use crate::peering::{PeerObject, Policy, agrees, conf, rivals};
 use crate::picture::Picture;
 
 /// How long what should be and what is reported may differ while one of them stands still.
@@ -120,11 +122,24 @@ pub(super) fn verdicts(
     let able = Able::new(world, now);
     let sessions = sessions(picture);
     let doubt_at = update(picture, silent, &able, &sessions, agreed, now);
+    // What a policy holds back from a peer is no lack there.
+    let allowed: Option<BTreeMap<&str, RouteSet>> = policy(picture).is_some().then(|| {
+        let nodes = sessions.iter();
+        nodes
+            .map(|(node, sessions)| (*node, wanted(picture, &able, node, sessions)))
+            .collect()
+    });
     let mut parts: BTreeMap<ServiceKey, Vec<Part>> = BTreeMap::new();
     for address in world.addresses() {
         for (key, _) in &address.services {
             let part = match address.protocol {
-                Protocol::Bgp => by_bgp(picture, &able, &sessions, agreed, &address),
+                Protocol::Bgp => by_bgp(
+                    picture,
+                    &able,
+                    (&sessions, allowed.as_ref()),
+                    agreed,
+                    &address,
+                ),
                 Protocol::Layer2 => by_layer2(world, &able, &address),
                 Protocol::Vip => Part {
                     ok: Some(false),
@@ -179,8 +194,40 @@ fn join(parts: &[Part]) -> Verdict {
 /// A session that a node should have.
 struct Session<'p> {
     peer: &'p str,
+    address: Option<IpAddr>,
     carries: Vec<Family>,
 }
+
+fn address(peer: &PeerObject) -> Option<IpAddr> {
+    match &peer.peer.as_ref().ok()?.neighbor {
+        Neighbor::Address(ip) => Some(*ip),
+        Neighbor::LinkLocal(ip, _) => Some(IpAddr::V6(*ip)),
+        Neighbor::Interface(_) => None,
+    }
+}
+
+/// The policy that the BgpConf names.
+fn policy(picture: &Picture) -> Option<&Policy> {
+    let speaker = picture.conf.as_ref()?.speaker.as_ref().ok()?;
+    let object = picture.policies.get(speaker.policy.as_ref()?)?;
+    object.policy.as_deref()
+}
+
+/// The routes of a node as its peers are to have them.
+fn wanted(picture: &Picture, able: &Able<'_>, node: &str, sessions: &[Session<'_>]) -> RouteSet {
+    let routes = routes(&picture.world, able, node);
+    let Some(policy) = policy(picture) else {
+        return routes;
+    };
+    let peers = sessions
+        .iter()
+        .map(|session| (session.peer.into(), session.address));
+    // Who the AS numbers belong to changes nothing about which prefixes are announced.
+    policy.apply(&routes, &peers.collect(), 0)
+}
+
+/// The sessions of every node, by its name.
+type Sessions<'p> = BTreeMap<&'p str, Vec<Session<'p>>>;
 
 /// The sessions of every node.
 fn sessions(picture: &Picture) -> BTreeMap<&str, Vec<Session<'_>>> {
@@ -189,7 +236,7 @@ fn sessions(picture: &Picture) -> BTreeMap<&str, Vec<Session<'_>>> {
         Some(Ok(speaker)) => conf::families(&speaker.families.announced),
         _ => Family::ALL.to_vec(),
     };
-    let carries = |peer: &crate::peering::PeerObject| match &peer.peer {
+    let carries = |peer: &PeerObject| match &peer.peer {
         Ok(peer) => {
             let mut families = conf::families(&peer.families.announced);
             families.retain(|family| announced.contains(family));
@@ -206,6 +253,7 @@ fn sessions(picture: &Picture) -> BTreeMap<&str, Vec<Session<'_>>> {
         meant
             .map(|(name, peer)| Session {
                 peer: name,
+                address: address(peer),
                 carries: carries(peer),
             })
             .collect()
@@ -234,14 +282,14 @@ fn update(
         .iter()
         .filter(|(node, _)| !silent.nodes.contains(**node));
     for (node, sessions) in speaking {
-        let mut wanted: Option<RouteSet> = None;
-        for Session { peer, carries } in sessions {
+        let mut routes: Option<RouteSet> = None;
+        for Session { peer, carries, .. } in sessions {
             let status = picture.peer_statuses.get(*peer);
             let entry = status.and_then(|status| status.nodes_peer_status.get(*node));
             let Some(reported) = entry.and_then(|entry| entry.announced.as_ref()) else {
                 continue;
             };
-            let wanted = wanted.get_or_insert_with(|| routes(&picture.world, able, node));
+            let wanted = routes.get_or_insert_with(|| wanted(picture, able, node, sessions));
             for family in carries {
                 let side = ((*peer).to_owned(), (*node).to_owned(), *family);
                 let expected = wanted.expected(peer, *family);
@@ -277,7 +325,7 @@ fn update(
 fn by_bgp(
     picture: &Picture,
     able: &Able<'_>,
-    sessions: &BTreeMap<&str, Vec<Session<'_>>>,
+    (sessions, allowed): (&Sessions<'_>, Option<&BTreeMap<&str, RouteSet>>),
     agreed: &Agreed,
     address: &Address<'_>,
 ) -> Part {
@@ -304,14 +352,23 @@ fn by_bgp(
     let family = Family::of(&prefix);
     let mut peers: BTreeMap<&str, bool> = BTreeMap::new();
     let mut announcing = BTreeSet::new();
-    let mut other_family = false;
+    let (mut other_family, mut held_back) = (false, false);
     for node in nodes.iter() {
-        for Session { peer, carries } in sessions.get(node).into_iter().flatten() {
+        let allowed = allowed.and_then(|allowed| allowed.get(node));
+        for Session { peer, carries, .. } in sessions.get(node).into_iter().flatten() {
             if address.pool.is_some_and(|pool| !pool.peers.contains(peer)) {
                 continue;
             }
             if !carries.contains(&family) {
                 other_family = true;
+                continue;
+            }
+            let passes = |routes: &RouteSet| {
+                let mut paths = routes.paths(&prefix).iter();
+                paths.any(|path| path.peers.contains(peer))
+            };
+            if !allowed.is_none_or(passes) {
+                held_back = true;
                 continue;
             }
             let side = ((*peer).to_owned(), (*node).to_owned(), family);
@@ -327,6 +384,7 @@ fn by_bgp(
     }
     if peers.is_empty() {
         let text = match (other_family, family) {
+            _ if held_back => "the policy of the BgpConf holds it back from every peer",
             (false, _) => "no BgpPeer is meant for the nodes that may announce it",
             (true, Family::Ipv4) => {
                 "no BgpPeer of the nodes that may announce it carries IPv4: see afiSafis, and families of the BgpConf"
@@ -426,7 +484,8 @@ mod tests {
 
     use super::*;
     use crate::announce::testing::{TestWorld, at, node, service};
-    use crate::peering::{ConfObject, PeerObject, digest};
+    use crate::peering::{ConfObject, digest};
+    use crate::picture::PolicyObject;
 
     fn peer(name: &str, address: &str) -> PeerObject {
         let peer: BgpPeer = serde_json::from_value(json!({
@@ -596,6 +655,58 @@ mod tests {
         let (status, text) = of_service(&picture, &mut agreed, "six", 0);
         assert_eq!(status, "Unknown Unconfirmed");
         assert!(text.contains("0/2 nodes, 0/1 peers"), "{text}");
+    }
+
+    #[test]
+    fn what_a_policy_holds_back_from_a_peer_is_no_lack_there() {
+        let mut picture = picture(&two_nodes());
+        picture
+            .peers
+            .insert("other".to_owned(), peer("other", "10.0.0.253"));
+        let spec = BgpConfSpec {
+            as_number: Some(1),
+            policy: "p".to_owned(),
+            ..BgpConfSpec::default()
+        };
+        picture.conf = Some(ConfObject::read(&BgpConf::new("default", spec)));
+        let policy = |held_back: &str| PolicyObject {
+            policy: Some(Arc::new(
+                format!(
+                    r#"
+                    [global.apply-policy.config]
+                    export-policy-list = ["p"]
+                    [[defined-sets.neighbor-sets]]
+                    neighbor-set-name = "n"
+                    neighbor-info-list = ["{held_back}"]
+                    [[policy-definitions]]
+                    name = "p"
+                    [[policy-definitions.statements]]
+                    conditions.match-neighbor-set.neighbor-set = "n"
+                    actions.route-disposition = "reject-route"
+                    "#
+                )
+                .parse()
+                .unwrap(),
+            )),
+            fault: None,
+        };
+        picture
+            .policies
+            .insert("p".to_owned(), policy("10.0.0.253"));
+        report(&mut picture, &["a", "b"], &["203.0.113.1/32"]);
+        report_to(&mut picture, "other", &["a", "b"], &[]);
+        let mut agreed = Agreed::default();
+        assert_eq!(
+            of(&picture, &mut agreed).1,
+            "203.0.113.1: 2/2 nodes, 1/1 peers"
+        );
+        picture
+            .policies
+            .insert("p".to_owned(), policy("10.0.0.0/24"));
+        report(&mut picture, &["a", "b"], &[]);
+        let (status, text) = of(&picture, &mut agreed);
+        assert_eq!(status, "False NoPeer");
+        assert!(text.contains("policy"), "{text}");
     }
 
     #[test]

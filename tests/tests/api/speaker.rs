@@ -250,6 +250,109 @@ fn an_unusable_object_says_so_and_its_repair_is_noticed() {
 }
 
 #[test]
+fn an_edit_that_makes_an_object_unusable_changes_nothing_but_the_message() {
+    story(async || -> Result<()> {
+        let stage = Stage::start().await?;
+        stage
+            .apply(conf(&json!({"as": 65000, "listenPort": -1})))
+            .await?;
+        let to = |address: &str| json!({"conf": {"neighborAddress": address, "peerAs": 65001}});
+        stage.apply(peer("r", &to("127.9.9.1"))).await?;
+        stage
+            .entry("r", |entry| entry.peer_state.session_state == "ACTIVE")
+            .await?;
+        // Something else stays in the spec: what becomes empty by an apply is null, which the schema refuses.
+        let without = json!({"transport": {"passiveMode": false}});
+        stage.apply(peer("r", &without)).await?;
+        let entry = stage
+            .entry("r", |entry| entry.message.contains("spec.conf"))
+            .await?;
+        ensure!(
+            entry.peer_state.neighbor_address == "127.9.9.1"
+                && entry.peer_state.session_state == "ACTIVE",
+            "{entry:?}"
+        );
+        stage.apply(conf(&json!({"listenPort": -1}))).await?;
+        let confs = Api::<BgpConf>::all(stage.control.client());
+        eventually("the fault", Deadline::SHORT, async || {
+            stage.speaker.check()?;
+            let status = confs.get("default").await?.status.context("no status")?;
+            let entry = status.nodes_conf_status.get("worker").context("no entry")?;
+            ensure!(entry.message.contains("spec.as"), "{entry:?}");
+            ensure!(entry.as_number == 65000, "{entry:?}");
+            anyhow::Ok(())
+        })
+        .await?;
+        // The peer is still there.
+        stage
+            .entry("r", |entry| entry.peer_state.local_as == 65000)
+            .await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn what_the_cni_says_of_its_own_peers_under_our_nodes_name_stays() {
+    story(async || -> Result<()> {
+        let stage = Stage::start().await?;
+        let cni = "openelb.kubesphere.io/cni";
+        let labelled = |mut object: serde_json::Value| {
+            object["metadata"]["labels"] = json!({cni: "calico"});
+            object
+        };
+        // The label of the BgpConf: the speaker runs nothing and says nothing.
+        let theirs = conf(&json!({"as": 64512, "listenPort": -1}));
+        stage.apply(labelled(theirs)).await?;
+        let to = json!({"conf": {"neighborAddress": "127.9.9.1", "peerAs": 65001}});
+        stage.apply(labelled(peer("cni", &to))).await?;
+        let client = stage.control.client();
+        let confs = Api::<BgpConf>::all(client.clone());
+        let peers = Api::<BgpPeer>::all(client);
+        let params = PatchParams::default();
+        let said = json!({"status": {"nodesConfStatus": {"worker": {"routerId": "1.1.1.1", "as": 64512}}}});
+        confs
+            .patch_status("default", &params, &Patch::Merge(&said))
+            .await?;
+        let said = json!({"status": {"nodesPeerStatus": {"worker": {"message": "the CNI's"}}}});
+        peers
+            .patch_status("cni", &params, &Patch::Merge(&said))
+            .await?;
+        // A peer of ours shows that the speaker has seen all of it: without a BgpConf of ours it says nothing, so the
+        // label goes, and comes back.
+        stage.apply(peer("ours", &to)).await?;
+        stage
+            .control
+            .kubectl(&["label", "bgpconf", "default", &format!("{cni}-")])
+            .await?;
+        stage.entry("ours", |_| true).await?;
+        let identity = async || -> Result<Option<i64>> {
+            let status = confs.get("default").await?.status.context("no status")?;
+            let entry = status.nodes_conf_status.get("worker");
+            Ok(entry.map(|entry| entry.as_number))
+        };
+        let entry = stage.peer_entry("cni").await?;
+        ensure!(entry.message == "the CNI's", "{entry:?}");
+        stage
+            .control
+            .kubectl(&["label", "bgpconf", "default", &format!("{cni}=calico")])
+            .await?;
+        eventually(
+            "our own entries to go with the label",
+            Deadline::SHORT,
+            async || {
+                ensure!(identity().await?.is_none(), "the identity is there");
+                ensure!(stage.peer_entry("ours").await.is_err(), "the peer's is");
+                anyhow::Ok(())
+            },
+        )
+        .await?;
+        let entry = stage.peer_entry("cni").await?;
+        ensure!(entry.message == "the CNI's", "{entry:?}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_speaker_writes_nothing_but_changes_of_its_own_entries() {
     story(async || -> Result<()> {
         let stage = Stage::start().await?;

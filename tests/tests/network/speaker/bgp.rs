@@ -249,15 +249,89 @@ fn attributes_peers_and_aggregates_change_without_a_reset() {
             "the address itself is announced too"
         );
 
-        // Without a BgpConf nothing is announced; with a new one all is.
-        stage.kubectl(&["delete", "bgpconf", "default"]).await?;
+        without_bgpconf(&stage, &daemon, &conf, whole).await
+    });
+}
+
+/// Takes the BgpConf away and brings it back, in one go and slowly.
+async fn without_bgpconf(stage: &Stage, daemon: &Daemon, conf: &Value, whole: IpNet) -> Result<()> {
+    // Replaced in one go, as `kubectl replace --force` does: the engine before ends first.
+    let before: u64 = sessions(daemon).await?.iter().sum();
+    stage.kubectl(&["delete", "bgpconf", "default"]).await?;
+    stage.ours("BgpConf", "default", conf).await?;
+    eventually("the sessions to come back", Deadline::LONG, async || {
+        stage.check()?;
+        let now: u64 = sessions(daemon).await?.iter().sum();
+        ensure!(now >= before + 2, "{before}, then {now}");
+        Ok(())
+    })
+    .await?;
+    daemon
+        .routes_become(whole, "the aggregate again", |routes| routes.len() == 2)
+        .await?;
+
+    // Without a BgpConf nothing is announced; with a new one all is.
+    stage.kubectl(&["delete", "bgpconf", "default"]).await?;
+    daemon
+        .routes_become(whole, "nothing", <[Route]>::is_empty)
+        .await?;
+    stage.ours("BgpConf", "default", conf).await?;
+    daemon
+        .routes_become(whole, "the aggregate", |routes| routes.len() == 2)
+        .await?;
+    Ok(())
+}
+
+#[test]
+fn a_policy_that_the_bgpconf_names_applies_live() {
+    scenario(async || {
+        let conf = json!({"as": NODES});
+        let (stage, daemon) = served(2, &conf, |peer| peer).await?;
+        behind(&stage, &daemon, &["n1", "n2"]).await?;
+        let before = sessions(&daemon).await?;
+        // It comes and goes by UPDATE.
+        let policy = r#"
+            [global.apply-policy.config]
+            export-policy-list = ["out"]
+            [[policy-definitions]]
+            name = "out"
+            [[policy-definitions.statements]]
+            actions.bgp-actions.set-med = "+20"
+            actions.bgp-actions.set-community = {options = "replace", set-community-method.communities-list = ["65000:9"]}
+        "#;
+        stage
+            .apply(&json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": "policy", "namespace": "openelb-system"},
+                "data": {"gobgp.conf": policy}
+            }))
+            .await?;
+        stage
+            .ours(
+                "BgpConf",
+                "default",
+                &json!({"as": NODES, "policy": "policy"}),
+            )
+            .await?;
         daemon
-            .routes_become(whole, "nothing", <[Route]>::is_empty)
+            .routes_become(prefix(), "the attributes of the policy", |routes| {
+                routes.len() == 2
+                    && routes.iter().all(|route| {
+                        route.communities == ["65000:9".to_owned()].into() && route.med == Some(20)
+                    })
+            })
             .await?;
         stage.ours("BgpConf", "default", &conf).await?;
         daemon
-            .routes_become(whole, "the aggregate", |routes| routes.len() == 2)
+            .routes_become(prefix(), "the plain route", |routes| {
+                routes.len() == 2 && routes.iter().all(|route| route.communities.is_empty())
+            })
             .await?;
+        let after = sessions(&daemon).await?;
+        ensure!(
+            before == after,
+            "a policy reset sessions: {before:?}, then {after:?}"
+        );
         Ok(())
     });
 }
@@ -328,88 +402,49 @@ fn nothing_is_withdrawn_while_the_api_server_is_gone() {
 fn the_controller_says_who_announces_and_sums_up_the_sessions() {
     scenario(async || {
         let (stage, daemon) = served(2, &json!({"as": NODES}), |peer| peer).await?;
-        let _controller = Program::new("controller", openelb_tests::binary("openelb-operator")?)
-            .args([
-                "controller",
-                "--leader-elect",
-                "false",
-                "--metrics-addr",
-                "0",
-            ])
-            .arg("--kubeconfig")
-            .arg(stage.control.kubeconfig())
-            .start(stage.network.folder().path())?;
+        let _controller = stage.controller()?;
         behind(&stage, &daemon, &["n1", "n2"]).await?;
-        let says = async |service: &str, status: &str, words: &str| {
-            eventually(
-                &format!("{words:?} on {service}"),
-                Deadline::LONG,
-                async || {
-                    stage.check()?;
-                    let text = stage
-                        .kubectl(&["get", "service", service, "-o", "json"])
-                        .await?;
-                    let object: Value = serde_json::from_str(&text)?;
-                    let conditions = &object["status"]["conditions"];
-                    let announced = conditions.as_array().into_iter().flatten();
-                    let announced = announced
-                        .filter(|one| one["type"] == "openelb.kubesphere.io/Announced")
-                        .find(|one| {
-                            one["status"] == status
-                                && one["message"]
-                                    .as_str()
-                                    .is_some_and(|text| text.contains(words))
-                        });
-                    ensure!(announced.is_some(), "{conditions}");
-                    Ok(())
-                },
-            )
-            .await
-        };
-        says("web", "True", "2/2 nodes, 1/1 peers").await?;
-        eventually("the summary of the sessions", Deadline::LONG, async || {
-            let text = stage
-                .kubectl(&["get", "bgppeer", "router", "-o", "json"])
-                .await?;
-            let peer: Value = serde_json::from_str(&text)?;
-            ensure!(
-                peer["status"]["summary"] == "2/2 Established",
-                "{}",
-                peer["status"]
-            );
-            Ok(())
-        })
-        .await?;
+        stage
+            .announced("web", "True", "2/2 nodes, 1/1 peers")
+            .await?;
+        let sum = |sum: &'static str| move |status: &Value| status["summary"] == sum;
+        stage
+            .peer("router", "the summary", sum("2/2 Established"))
+            .await?;
         stage.endpoints("web", &[]).await?;
-        says("web", "False", "no endpoint is ready").await?;
+        stage
+            .announced("web", "False", "no endpoint is ready")
+            .await?;
         stage.endpoints("web", &["n1"]).await?;
-        says("web", "True", "2/2 nodes, 1/1 peers").await?;
+        stage
+            .announced("web", "True", "2/2 nodes, 1/1 peers")
+            .await?;
         let events = stage.kubectl(&["get", "events", "-o", "json"]).await?;
         ensure!(
             events.contains("success to add nexthops [n1, n2]"),
             "{events}"
         );
-        // The entries of a node that is no more are removed.
+        // A speaker that is dead reports no more, however Ready its Node is.
+        stage.pod("n1").await?;
+        stage.pod("n2").await?;
         stage.speaker("n2")?.kill().await;
+        stage.pod_fails("n2").await?;
+        stage.announced("web", "True", "1/2 nodes").await?;
+        stage
+            .peer("router", "the dead speaker", |status| {
+                let conditions = status["conditions"].as_array().into_iter().flatten();
+                let ready = conditions.filter(|one| one["type"] == "Ready");
+                let texts: Vec<&str> = ready.filter_map(|one| one["message"].as_str()).collect();
+                status["summary"] == "1/2 Established" && texts == ["n2: no speaker is ready there"]
+            })
+            .await?;
+        // The entries of a node that is no more are removed.
         stage.kubectl(&["delete", "node", "n2"]).await?;
-        eventually("the entry of n2 to go", Deadline::LONG, async || {
-            let text = stage
-                .kubectl(&["get", "bgppeer", "router", "-o", "json"])
-                .await?;
-            let peer: Value = serde_json::from_str(&text)?;
-            ensure!(
-                peer["status"]["nodesPeerStatus"]["n2"].is_null(),
-                "{}",
-                peer["status"]
-            );
-            ensure!(
-                peer["status"]["summary"] == "1/1 Established",
-                "{}",
-                peer["status"]
-            );
-            Ok(())
-        })
-        .await?;
+        stage
+            .peer("router", "the entry of n2 to go", |status| {
+                status["nodesPeerStatus"]["n2"].is_null() && status["summary"] == "1/1 Established"
+            })
+            .await?;
         Ok(())
     });
 }

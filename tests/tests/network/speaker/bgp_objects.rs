@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
 use ipnet::IpNet;
-use openelb_tests::bgp::Software;
+use openelb_tests::bgp::{Bgp, Peer, Software};
 use openelb_tests::{Deadline, eventually, scenario};
 use serde_json::{Value, json};
 
-use super::bgp::{NODES, behind, objects, peer_spec, prefix, router};
+use super::bgp::{NODES, ROUTER, behind, objects, peer_spec, prefix, router};
 use super::stage::Stage;
 
 const SIX: &str = "2001:db8:5::1";
@@ -28,6 +28,19 @@ async fn says(stage: &Stage, what: &str, good: impl Fn(&Value) -> bool) -> Resul
     .await
 }
 
+/// An endpoint of the Service `six`: an IPv6 address is delivered by IPv6 endpoints.
+fn slice_of_six() -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "six-1", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "six"}
+        },
+        "addressType": "IPv6", "ports": [{"port": 80}],
+        "endpoints": [{"addresses": ["fd00:244::1"], "nodeName": "n1", "conditions": {"ready": true}}]
+    })
+}
+
 #[test]
 fn both_families_run_over_one_session_with_a_password_on_the_nodes_that_are_selected() {
     scenario(async || {
@@ -43,17 +56,7 @@ fn both_families_run_over_one_session_with_a_password_on_the_nodes_that_are_sele
         let both = json!({"address": "203.0.113.0/24, 2001:db8:5::/120"});
         stage.ours("Eip", "pool", &both).await?;
         stage.service("six", "Cluster", SIX).await?;
-        // An IPv6 address is delivered by IPv6 endpoints.
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {
-                "name": "six-1", "namespace": "default",
-                "labels": {"kubernetes.io/service-name": "six"}
-            },
-            "addressType": "IPv6", "ports": [{"port": 80}],
-            "endpoints": [{"addresses": ["fd00:244::1"], "nodeName": "n1", "conditions": {"ready": true}}]
-        });
-        stage.apply(&slice).await?;
+        stage.apply(&slice_of_six()).await?;
         stage.speak("n1", &[]).await?;
         stage.speak("n2", &[]).await?;
 
@@ -110,6 +113,41 @@ fn both_families_run_over_one_session_with_a_password_on_the_nodes_that_are_sele
             .await?;
         stage.apply(&secret("hush")).await?;
         behind(&stage, &daemon, &["n2"]).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn the_rack_of_a_node_decides_its_as_number_live_and_a_passive_peer_lets_the_router_call() {
+    const RACK: u32 = 65010;
+    scenario(async || {
+        let mut stage = Stage::start(1).await?;
+        let n1 = IpAddr::from(stage.network.node("n1")?.v4);
+        let daemon = Bgp::new(ROUTER, stage.network.router())
+            .peer(Peer::at(n1, RACK).hold(9))
+            .start(
+                Software::Frr,
+                stage.network.router(),
+                stage.network.folder(),
+            )
+            .await?;
+        let mut peer = peer_spec(&stage);
+        peer["transport"] = json!({"passiveMode": true});
+        let conf = json!({"as": NODES, "asPerRack": {"r1": RACK}});
+        objects(&stage, &conf, &peer).await?;
+        let rack = "openelb.kubesphere.io/rack";
+        let labelled = format!("{rack}=r1");
+        stage.kubectl(&["label", "node", "n1", &labelled]).await?;
+        stage.speak("n1", &[]).await?;
+        let routes = behind(&stage, &daemon, &["n1"]).await?;
+        ensure!(routes[0].as_path == [RACK], "{routes:?}");
+        // The label decides also later: with the common number the router does not know us.
+        stage
+            .kubectl(&["label", "node", "n1", &format!("{rack}-")])
+            .await?;
+        behind(&stage, &daemon, &[]).await?;
+        stage.kubectl(&["label", "node", "n1", &labelled]).await?;
+        behind(&stage, &daemon, &["n1"]).await?;
         Ok(())
     });
 }

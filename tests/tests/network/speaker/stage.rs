@@ -151,10 +151,82 @@ impl Stage {
             self.control.client(),
             "openelb-system",
         );
-        let status = json!({"status": {"podIP": host.v4.to_string(), "podIPs": [{"ip": host.v4.to_string()}]}});
+        let ready = json!([{"type": "Ready", "status": "True"}]);
+        let status = json!({"status": {"podIP": host.v4.to_string(), "podIPs": [{"ip": host.v4.to_string()}], "conditions": ready}});
         pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
             .await?;
         Ok(())
+    }
+
+    /// Makes a speaker's pod not ready, as kubelet does where the process is gone.
+    pub(super) async fn pod_fails(&self, node: &str) -> Result<()> {
+        let pods = Api::<k8s_openapi::api::core::v1::Pod>::namespaced(
+            self.control.client(),
+            "openelb-system",
+        );
+        let status = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
+        let name = format!("openelb-speaker-{node}");
+        pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
+            .await?;
+        Ok(())
+    }
+
+    /// Starts the controller.
+    pub(super) fn controller(&self) -> Result<Process> {
+        Program::new("controller", binary("openelb-operator")?)
+            .args([
+                "controller",
+                "--leader-elect",
+                "false",
+                "--metrics-addr",
+                "0",
+            ])
+            .arg("--kubeconfig")
+            .arg(self.control.kubeconfig())
+            .start(self.network.folder().path())
+    }
+
+    /// Waits until the `Announced` condition of a Service says this.
+    pub(super) async fn announced(&self, service: &str, status: &str, words: &str) -> Result<()> {
+        eventually(
+            &format!("{words:?} on {service}"),
+            Deadline::LONG,
+            async || {
+                let text = self
+                    .kubectl(&["get", "service", service, "-o", "json"])
+                    .await?;
+                let object: Value = serde_json::from_str(&text)?;
+                let conditions = &object["status"]["conditions"];
+                let announced = conditions.as_array().into_iter().flatten();
+                let announced = announced
+                    .filter(|one| one["type"] == "openelb.kubesphere.io/Announced")
+                    .find(|one| {
+                        let message = one["message"].as_str();
+                        one["status"] == status && message.is_some_and(|text| text.contains(words))
+                    });
+                ensure!(announced.is_some(), "{conditions}");
+                Ok(())
+            },
+        )
+        .await
+    }
+
+    /// Waits until a BgpPeer looks like this.
+    pub(super) async fn peer(
+        &self,
+        name: &str,
+        what: &str,
+        good: impl Fn(&Value) -> bool,
+    ) -> Result<()> {
+        eventually(what, Deadline::LONG, async || {
+            let text = self
+                .kubectl(&["get", "bgppeer", name, "-o", "json"])
+                .await?;
+            let peer: Value = serde_json::from_str(&text)?;
+            ensure!(good(&peer["status"]), "{}", peer["status"]);
+            Ok(())
+        })
+        .await
     }
 
     /// Waits until the speaker of a node calls itself ready.

@@ -251,6 +251,9 @@ async fn every_sample_and_example_applies() {
     for folder in ["config/samples", "tests/fixtures/openelb"] {
         for entry in std::fs::read_dir(format!("{REPOSITORY}/{folder}")).unwrap() {
             let path = entry.unwrap().path();
+            if path.is_dir() {
+                continue;
+            }
             let text = std::fs::read_to_string(&path).unwrap();
             if text.contains("\nkind: CustomResourceDefinition")
                 || !text.contains("network.kubesphere.io/v1alpha2\nkind")

@@ -8,6 +8,7 @@ mod docs;
 mod image;
 mod manifests;
 mod prerequisites;
+mod providers;
 mod quickstart;
 mod release;
 mod sbom;

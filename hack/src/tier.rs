@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::command::{cargo, program, root, say, show};
 use crate::prerequisites;
+use crate::providers;
 use crate::tally::Tally;
 
 /// A group of tests that need the same things.
@@ -139,7 +140,7 @@ fn lint() -> Result<Tally> {
         manifests,
     ));
 
-    let mut licences = program(deny);
+    let mut licences = program(&deny);
     licences.args([
         "--log-level",
         "error",
@@ -165,6 +166,18 @@ fn lint() -> Result<Tally> {
                 failures.push(what);
                 tally.failed += 1;
             }
+        }
+    }
+    let what = "a second crypto provider would be refused";
+    match providers::another_is_refused(&deny) {
+        Ok(()) => {
+            say(&format!("ok: {what}"));
+            tally += Tally::CHECK;
+        }
+        Err(error) => {
+            say(&format!("FAILED: {what}: {error:#}"));
+            failures.push(what);
+            tally.failed += 1;
         }
     }
     if !failures.is_empty() {

@@ -132,3 +132,16 @@ async fn run_all(args: AllArgs, context: Context) -> anyhow::Result<()> {
     );
     controller.and(speaker)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn every_command_can_be_asked_for_its_flags() {
+        // Looks at every subcommand, as a debug build does when one is used.
+        Cli::command().debug_assert();
+    }
+}

@@ -32,6 +32,8 @@ use crate::process::Context;
 
 /// Settings of the controller.
 #[derive(Debug, clap::Args)]
+// Both may stand in one command line, whose groups are told apart by name.
+#[group(id = "controller")]
 pub(crate) struct Args {
     /// Whether to wait for the Lease `openelb-controller` before writing anything.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]

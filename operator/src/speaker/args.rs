@@ -10,6 +10,8 @@ use super::layer2::{Kind, Settings};
 
 /// Settings of the speaker.
 #[derive(Debug, clap::Args)]
+// Both may stand in one command line, whose groups are told apart by name.
+#[group(id = "speaker")]
 pub(crate) struct Args {
     /// This node's name.
     #[arg(long, env = "NODE_NAME")]

@@ -166,7 +166,7 @@ fn flags() -> Result<String> {
         let mut with_help = args.to_vec();
         with_help.push("--help");
         let text = output(package, &with_help)?;
-        let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+        let lines: Vec<String> = text.lines().map(without_environment).collect();
         let _ = write!(
             page,
             "\n## {}\n\n```text\n{}\n```\n",
@@ -175,6 +175,17 @@ fn flags() -> Result<String> {
         );
     }
     Ok(page)
+}
+
+/// A line of help as it is on every machine: clap tells what a variable is set to where the page is made.
+fn without_environment(line: &str) -> String {
+    let line = line.trim_end();
+    if let Some((before, rest)) = line.split_once("[env: ")
+        && let Some((name, _)) = rest.split_once('=')
+    {
+        return format!("{before}[env: {name}]");
+    }
+    line.to_owned()
 }
 
 fn annotations() -> Result<String> {
@@ -241,6 +252,15 @@ fn readable(doc: &[&str], source: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_variable_is_set_to_here_stands_in_no_page() {
+        assert_eq!(
+            without_environment("    [env: OPENELB_LOG=trace]  "),
+            "    [env: OPENELB_LOG]"
+        );
+        assert_eq!(without_environment("  [default: a=b]"), "  [default: a=b]");
+    }
 
     #[test]
     fn a_metric_is_a_row_with_its_labels() {

@@ -140,6 +140,13 @@ fn lint() -> Result<Tally> {
         manifests,
     ));
 
+    let mut reference = program(root().join("hack/docs"));
+    reference.arg("--check");
+    checks.push((
+        "the reference says what the programs say (mend: hack/docs)",
+        reference,
+    ));
+
     let mut licences = program(&deny);
     licences.args([
         "--log-level",

@@ -10,6 +10,8 @@
     clippy::too_many_lines
 )]
 
+mod columns;
+
 use openelb_api::v1alpha2::{BgpConf, BgpPeer, Eip};
 use openelb_tests::{ControlPlane, Deadline, eventually};
 use serde_json::{Value, json};
@@ -91,6 +93,13 @@ async fn fill(control: &ControlPlane) -> Vec<&'static str> {
     let mut empty = object("BgpPeer", "empty", json!({}));
     empty["metadata"]["finalizers"] = json!(["finalizer.lb.kubesphere.io/v1alpha1"]);
     apply(control, &empty).await.unwrap();
+    let mut bare = json!({
+        "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "BgpPeer",
+        "metadata": {"name": "bare", "finalizers": ["finalizer.lb.kubesphere.io/v1alpha1"]},
+    });
+    apply(control, &bare).await.unwrap();
+    bare["kind"] = "BgpConf".into();
+    apply(control, &bare).await.unwrap();
     let vast = json!({"as": -5, "gracefulRestart": {"restartTime": -1}, "listenPort": -1});
     apply(control, &object("BgpConf", "vast", vast))
         .await
@@ -119,7 +128,18 @@ async fn fill(control: &ControlPlane) -> Vec<&'static str> {
         "bgpconf/vast",
         "bgppeer/bgppeer-sample",
         "bgppeer/empty",
+        "bgppeer/bare",
+        "bgpconf/bare",
     ]
+}
+
+/// Says of OpenELB's definitions what is true where it has run since 0.4: that there were objects in both versions.
+async fn with_a_past(control: &ControlPlane) {
+    for kind in ["eips", "bgpconfs", "bgppeers"] {
+        let status = json!({"status": {"storedVersions": ["v1alpha1", "v1alpha2"]}});
+        let crd = format!("crd/{kind}.network.kubesphere.io");
+        patch_status(control, &crd, &status).await;
+    }
 }
 
 async fn patch_status(control: &ControlPlane, name: &str, patch: &Value) {
@@ -145,18 +165,33 @@ async fn our_definitions_replace_openelbs_and_keep_its_objects() {
     for name in &names {
         before.push(get(&control, name).await);
     }
+    with_a_past(&control).await;
     apply_ours(&control).await;
+    let old = control
+        .kubectl(&["get", "eips.v1alpha1.network.kubesphere.io"])
+        .await;
+    assert!(old.is_err(), "v1alpha1 is served: {old:?}");
     for (name, before) in names.iter().zip(&before) {
         let after = get(&control, name).await;
         assert_eq!(&after, before, "{name}");
         let read = match after["kind"].as_str().unwrap() {
-            "Eip" => serde_json::from_value::<Eip>(after).map(|eip| json!(eip)),
-            "BgpConf" => serde_json::from_value::<BgpConf>(after).map(|conf| json!(conf)),
-            _ => serde_json::from_value::<BgpPeer>(after).map(|peer| json!(peer)),
+            "Eip" => openelb_api::read::<Eip>(&after).map(|eip| json!(eip)),
+            "BgpConf" => openelb_api::read::<BgpConf>(&after).map(|conf| json!(conf)),
+            _ => openelb_api::read::<BgpPeer>(&after).map(|peer| json!(peer)),
         };
         let read = read.unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(read["spec"], before["spec"], "{name}");
+        let spec = before.get("spec").cloned().unwrap_or_else(|| json!({}));
+        assert_eq!(read["spec"], spec, "{name}");
     }
+    // And the way back is open: OpenELB's definitions replace ours, its objects stay.
+    for kind in ["eips", "bgpconfs", "bgppeers"] {
+        let crd = format!("{REPOSITORY}/tests/fixtures/openelb/network.kubesphere.io_{kind}.yaml");
+        control.kubectl(&["apply", "-f", &crd]).await.unwrap();
+    }
+    for (name, before) in names.iter().zip(&before) {
+        assert_eq!(&get(&control, name).await, before, "{name}");
+    }
+    apply_ours(&control).await;
     // Nothing that was stored keeps an object from being let go of or changed elsewhere.
     for name in names {
         let patch = r#"{"metadata":{"finalizers":null,"labels":{"touched":"yes"}}}"#;
@@ -174,74 +209,6 @@ async fn definitions_are_applied_again_without_change() {
     let folder = format!("{REPOSITORY}/config/crd/bases");
     let answer = control.kubectl(&["apply", "-f", &folder]).await.unwrap();
     assert_eq!(answer.matches("unchanged").count(), 4, "{answer}");
-}
-
-#[tokio::test]
-async fn openelbs_columns_stay() {
-    let control = control_plane().await;
-    let eip = object(
-        "Eip",
-        "lan",
-        json!({"address": "192.0.2.0/28", "protocol": "layer2"}),
-    );
-    apply(&control, &eip).await.unwrap();
-    patch_status(
-        &control,
-        "eip/lan",
-        &json!({"status": {"usage": 3, "poolSize": 16}}),
-    )
-    .await;
-    let table = control.kubectl(&["get", "eips"]).await.unwrap();
-    let words: Vec<Vec<&str>> = table
-        .lines()
-        .map(|line| line.split_whitespace().collect())
-        .collect();
-    assert_eq!(
-        words[0][..5],
-        ["NAME", "CIDR", "USAGE", "TOTAL", "PROTOCOL"]
-    );
-    assert_eq!(words[1][..5], ["lan", "192.0.2.0/28", "3", "16", "layer2"]);
-    let held = object(
-        "EipAddress",
-        "192.0.2.7",
-        json!({"address": "192.0.2.7", "eip": "lan", "protocol": "layer2", "services": [
-            {"namespace": "shop", "name": "web", "uid": "1"}, {"namespace": "shop", "name": "mail", "uid": "2"},
-        ], "holders": "shop/web, shop/mail"}),
-    );
-    apply(&control, &held).await.unwrap();
-    let status = json!({"status": {"announcers": [{"node": "worker-1", "interfaces": ["eth0"]}]}});
-    patch_status(&control, "eipa/192.0.2.7", &status).await;
-    let table = control.kubectl(&["get", "eipa"]).await.unwrap();
-    let lines: Vec<Vec<&str>> = table
-        .lines()
-        .map(|line| line.split_whitespace().collect())
-        .collect();
-    assert_eq!(
-        lines[0],
-        [
-            "NAME",
-            "ADDRESS",
-            "EIP",
-            "SERVICES",
-            "PROTOCOL",
-            "ANNOUNCER",
-            "AGE"
-        ]
-    );
-    assert_eq!(
-        lines[1][..7],
-        [
-            "192.0.2.7",
-            "192.0.2.7",
-            "lan",
-            "shop/web,",
-            "shop/mail",
-            "layer2",
-            "worker-1"
-        ]
-    );
-    let all = control.kubectl(&["get", "networking"]).await.unwrap();
-    assert!(all.contains("eip.network.kubesphere.io/lan"), "{all}");
 }
 
 #[tokio::test]
@@ -547,6 +514,21 @@ async fn malformed_objects_are_refused_in_words_that_help() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[tokio::test]
+async fn a_typing_error_is_named() {
+    let control = control_plane().await;
+    let typo = object(
+        "Eip",
+        "lan",
+        json!({"address": "192.0.2.1", "protocoll": "bgp"}),
+    );
+    let error = apply(&control, &typo).await.unwrap_err();
+    assert!(
+        error.contains(r#"unknown field "spec.protocoll""#),
+        "{error}"
+    );
 }
 
 #[tokio::test]

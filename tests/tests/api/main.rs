@@ -4,5 +4,6 @@ mod chart;
 mod crds;
 mod ipam;
 mod kubernetes;
+mod observability;
 mod speaker;
 mod webhook;

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use openelb_api::keys;
-use openelb_api::v1alpha2::{Eip, EipSpec};
+use openelb_api::v1alpha2::{Eip, EipSpec, Protocol};
 use openelb_tests::ipam::{Asks, Bed, addresses, allocated, service, spec};
 use openelb_tests::{Deadline, eventually, story};
 use serde_json::json;
@@ -51,6 +51,37 @@ fn a_service_gets_the_lowest_free_address_and_everything_says_so() {
         .await?;
         bed.audit().await?;
         Ok(())
+    });
+}
+
+#[test]
+fn a_service_of_a_vip_eip_has_its_address_and_says_that_nobody_announces_it() {
+    story(async || -> Result<()> {
+        let bed = Bed::start().await?;
+        let _controller = bed.controller("one")?;
+        let vip = EipSpec {
+            address: "192.0.2.10-192.0.2.20".to_owned(),
+            protocol: Some(Protocol::Vip),
+            ..EipSpec::default()
+        };
+        bed.eip_of("vips", vip).await?;
+        bed.create(&service("web").eip("vips")).await?;
+        bed.shows("web", &["192.0.2.10"]).await?;
+        eventually("the condition", Deadline::SHORT, async || {
+            let web = bed.services("default").get("web").await?;
+            let conditions = web.status.and_then(|status| status.conditions);
+            let conditions = conditions.unwrap_or_default();
+            let announced = conditions
+                .iter()
+                .find(|condition| condition.type_ == keys::conditions::ANNOUNCED);
+            ensure!(
+                announced
+                    .is_some_and(|said| said.status == "False" && said.reason == "NotSupportedYet"),
+                "{conditions:?}"
+            );
+            Ok(())
+        })
+        .await
     });
 }
 

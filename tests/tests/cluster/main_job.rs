@@ -55,6 +55,7 @@ fn traffic_flows_by_bgp_whatever_happens() {
         the_chart_is_upgraded(&product, bgp, lan).await?;
         the_router_restarts(&product, bgp).await?;
         a_node_loses_power(&product, bgp).await?;
+        product.judge_rights(&[]).await?;
         crate::uninstall::leaves_objects_and_takes_the_rest(&product, [bgp, lan], &untouched).await
     });
 }

@@ -341,7 +341,9 @@ async fn a_node_loses_power(product: &Product<'_>, bgp: IpAddr) -> Result<()> {
                 product.leads_to(bgp, &["n1", "n3"]).await?;
                 cluster.node("n2")?.power_on().await?;
                 cluster.ready().await?;
-                product.leads_to(bgp, &ALL).await
+                product.leads_to(bgp, &ALL).await?;
+                // Its speaker may be there before its kube-proxy and its pods are.
+                product.answers(cluster.network().client(), bgp).await
             },
         )
         .await?

@@ -372,7 +372,8 @@ async fn the_leader_of_the_lan_loses_power(product: &Product<'_>, lan: IpAddr) -
                 let next = product.answerer(lan).await?;
                 ensure!(next != leader, "{leader} has no power");
                 cluster.node(&leader)?.power_on().await?;
-                cluster.ready().await
+                cluster.ready().await?;
+                product.answers(cluster.network().lan_client(), lan).await
             },
         )
         .await?
@@ -395,7 +396,9 @@ async fn nodes_lose_power_one_after_the_other(product: &Product<'_>, bgp: IpAddr
                     product.leads_to(bgp, &left).await?;
                     cluster.node(gone)?.power_on().await?;
                     cluster.ready().await?;
-                    product.leads_to(bgp, &ALL).await
+                    product.leads_to(bgp, &ALL).await?;
+                    // Its speaker may be there before its kube-proxy and its pods are.
+                    product.answers(cluster.network().client(), bgp).await
                 },
             )
             .await?
@@ -439,7 +442,8 @@ async fn a_node_is_replaced(product: &Product<'_>, bgp: IpAddr) -> Result<()> {
                 user.kubectl(&["scale", "deployment/web", "--replicas=6"])
                     .await?;
                 user.rolled_out("default", "deployment/web").await?;
-                product.leads_to(bgp, &ALL).await
+                product.leads_to(bgp, &ALL).await?;
+                product.answers(cluster.network().client(), bgp).await
             },
         )
         .await?

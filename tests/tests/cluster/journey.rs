@@ -114,8 +114,13 @@ spec:
         .await?;
     user.rolled_out("default", "deployment/web").await?;
     product.leads_to(address, &ALL).await?;
-    let report = product.flows(client, address, 200).await?;
-    ensure!(report.by_pod().len() == 1, "{:?}", report.by_pod());
+    // Those that are ending answer until kube-proxy knows it.
+    eventually("one pod to answer", Deadline::LONG, async || {
+        let report = product.flows(client, address, 200).await?;
+        ensure!(report.by_pod().len() == 1, "{:?}", report.by_pod());
+        anyhow::Ok(())
+    })
+    .await?;
     user.kubectl(&["scale", "deployment/web", "--replicas=6"])
         .await?;
     user.rolled_out("default", "deployment/web").await?;
@@ -238,14 +243,19 @@ spec:
         .await?;
     let client = product.cluster().network().lan_client();
     for address in two(product, "web-lan").await? {
-        let leader = product.answerer(address).await?;
-        let report = product.flows(client, address, 100).await?;
-        ensure!(
-            report.by_node().keys().eq([&leader]),
-            "{leader} answers, but pods of {:?} did",
-            report.by_node()
-        );
-        ensure!(report.kept_client(), "{address}: {report}");
+        // It may still be on its way to the node that shall lead.
+        eventually("one node to answer", Deadline::LONG, async || {
+            let leader = product.answerer(address).await?;
+            let report = product.flows(client, address, 100).await?;
+            ensure!(
+                report.by_node().keys().eq([&leader]),
+                "{leader} answers, but pods of {:?} did",
+                report.by_node()
+            );
+            ensure!(report.kept_client(), "{address}: {report}");
+            anyhow::Ok(())
+        })
+        .await?;
     }
     Ok(())
 }

@@ -84,7 +84,10 @@ async fn story(lab: &Lab, version: &Version) -> Result<()> {
     for route in ROUTES {
         let paths = frr.paths(route)?;
         ensure!(paths.len() == 1, "{route} went with the speaker: {paths:?}");
-        ensure!(stale(&paths[0]), "{route} of a session that goes on: {paths:?}");
+        ensure!(
+            stale(&paths[0]),
+            "{route} of a session that goes on: {paths:?}"
+        );
     }
     let us = Us::start(wanted(), plain(&ROUTES[..1]));
     let told = us.told("p0", 1).await?;

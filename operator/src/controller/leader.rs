@@ -249,7 +249,7 @@ impl Candidate {
     }
 
     fn announce(&self, leads: bool) {
-        if self.leads.send_replace(leads) != leads {
+        if tell(&self.leads, leads) {
             tracing::info!(leads, "leadership changed");
         }
     }
@@ -323,6 +323,12 @@ impl Candidate {
             }),
         }
     }
+}
+
+/// Tells who listens whether this process leads, if that is news. A renewal is none: whoever is told looks at every
+/// Service.
+fn tell(listeners: &watch::Sender<bool>, leads: bool) -> bool {
+    listeners.send_if_modified(|before| std::mem::replace(before, leads) != leads)
 }
 
 async fn at(time: Option<Instant>) {
@@ -414,5 +420,15 @@ mod tests {
             known.turn("me", true, LIFE, now),
             Turn::Wait(now + LIFE / 3)
         );
+    }
+
+    #[test]
+    fn a_renewal_wakes_nobody() {
+        let (leads, mut listener) = watch::channel(false);
+        assert!(tell(&leads, true));
+        assert!(listener.has_changed().unwrap());
+        assert!(*listener.borrow_and_update());
+        assert!(!tell(&leads, true));
+        assert!(!listener.has_changed().unwrap());
     }
 }

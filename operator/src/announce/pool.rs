@@ -1,13 +1,12 @@
 //! Eips and EipAddresses as far as they decide what is announced and how.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use openelb_api::bgp::{self, PathAttributes};
 use openelb_api::keys;
-use openelb_api::v1alpha2::{Announcer, Eip, EipAddress, Probe, Protocol};
+use openelb_api::v1alpha2::{AddressHolder, Announcer, Eip, EipAddress, Probe, Protocol};
 use openelb_api::{FieldError, Interface, InterfaceError, Labels, PoolAddresses, RangeSet};
 use openelb_bgp::{Attributes, Community, ExtendedCommunity, LargeCommunity, PeerSelection};
 use serde_json::Value;
@@ -121,6 +120,15 @@ fn attributes(bgp: PathAttributes) -> Attributes {
     }
 }
 
+/// A Service that holds an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// Which one.
+    pub(crate) service: ServiceKey,
+    /// Its UID.
+    pub(crate) uid: Box<str>,
+}
+
 /// An EipAddress that Services hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Holding {
@@ -129,11 +137,9 @@ pub(crate) struct Holding {
     /// The Eip's protocol when it was taken: counts while the Eip cannot be read.
     pub(crate) protocol: Protocol,
     /// The Services that hold it.
-    pub(crate) services: BTreeSet<ServiceKey>,
+    pub(crate) holders: Vec<Holder>,
     /// It was in use before it was an object of ours.
     pub(crate) adopted: bool,
-    /// Their UIDs.
-    pub(crate) uids: BTreeMap<ServiceKey, String>,
     /// Layer 2: who was last said to announce it.
     pub(crate) announcers: Vec<Announcer>,
     /// The conditions.
@@ -143,30 +149,26 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
+    /// Whether this Service is one of the holders.
+    pub(crate) fn is_held_by(&self, service: &ServiceKey) -> bool {
+        self.holders.iter().any(|holder| holder.service == *service)
+    }
+
     /// Reads the API's object; `None` where its address is none.
     pub(crate) fn read(object: &EipAddress) -> Option<(IpAddr, Self)> {
         let spec = &object.spec;
         let address = spec.address.parse().ok()?;
-        let services = spec
-            .services
-            .iter()
-            .map(|holder| ServiceKey::new(&holder.namespace, &holder.name))
-            .collect();
+        let holder = |holder: &AddressHolder| Holder {
+            service: ServiceKey::new(&holder.namespace, &holder.name),
+            uid: holder.uid.as_str().into(),
+        };
         let status = object.status.clone().unwrap_or_default();
         Some((
             address,
             Self {
                 eip: spec.eip.clone(),
                 protocol: spec.protocol.unwrap_or_default(),
-                services,
-                uids: spec
-                    .services
-                    .iter()
-                    .map(|holder| {
-                        let key = ServiceKey::new(&holder.namespace, &holder.name);
-                        (key, holder.uid.clone())
-                    })
-                    .collect(),
+                holders: spec.services.iter().map(holder).collect(),
                 adopted: object
                     .metadata
                     .annotations

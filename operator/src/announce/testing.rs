@@ -16,6 +16,14 @@ pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
 }
 
+/// A holder of an address, by the name of the Service.
+pub(crate) fn held_by(name: &str) -> pool::Holder {
+    pool::Holder {
+        service: ServiceKey::new("default", name),
+        uid: "u1".into(),
+    }
+}
+
 /// A node that may announce everything.
 pub(crate) fn node(name: &str) -> TestNode {
     TestNode {
@@ -155,7 +163,7 @@ impl TestWorld {
             for address in &service.addresses {
                 let holding: &mut Holding = world.holdings.entry(*address).or_default();
                 holding.eip = "pool".to_owned();
-                holding.services.insert(key.clone());
+                holding.holders.push(held_by(&key.name));
             }
             for family in ["IPv4", "IPv6"] {
                 let slice = serde_json::from_value(json!({

@@ -79,8 +79,9 @@ impl World {
         ip: IpAddr,
     ) -> Option<(&'w str, Protocol)> {
         if let Some(holding) = self.holdings.get(&ip) {
-            let named = holding.services.contains(key);
-            return named.then_some((holding.eip.as_str(), holding.protocol));
+            return holding
+                .is_held_by(key)
+                .then_some((holding.eip.as_str(), holding.protocol));
         }
         let eip = service.eip_label.as_deref()?;
         let pool = self.pools.get(eip)?;
@@ -102,7 +103,7 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::announce::testing::{TestWorld, service};
+    use crate::announce::testing::{TestWorld, held_by, service};
 
     fn in_use(world: &World) -> Vec<String> {
         world
@@ -117,7 +118,7 @@ mod tests {
         let mut world = TestWorld::default().service(service("web")).build();
         assert_eq!(in_use(&world), ["203.0.113.1"]);
         for holding in world.holdings.values_mut() {
-            holding.services = [ServiceKey::new("default", "other")].into();
+            holding.holders = vec![held_by("other")];
         }
         assert!(in_use(&world).is_empty(), "a status is not enough");
     }

@@ -112,11 +112,11 @@ fn notes(node: &str, world: &World, event: &Event) -> Vec<Note> {
         Event::Conflict { .. } | Event::Withdrawn { .. } => return Vec::new(),
     };
     let holding = world.holdings.get(ip);
-    let services = holding.into_iter().flat_map(|holding| &holding.uids);
+    let services = holding.into_iter().flat_map(|holding| &holding.holders);
     services
-        .map(|(service, uid)| Note {
-            service: service.clone(),
-            uid: uid.clone(),
+        .map(|holder| Note {
+            service: holder.service.clone(),
+            uid: holder.uid.to_string(),
             warning,
             reason,
             text: text.clone(),
@@ -168,8 +168,6 @@ mod tests {
     fn world(announcer: Option<&str>) -> World {
         let mut world = TestWorld::default().service(service("web")).build();
         for holding in world.holdings.values_mut() {
-            let services = holding.services.iter();
-            holding.uids = services.map(|key| (key.clone(), "u1".to_owned())).collect();
             holding.announcers = announcer
                 .map(|node| Announcer {
                     node: node.to_owned(),

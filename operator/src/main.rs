@@ -16,6 +16,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use futures::future::LocalBoxFuture;
+use openelb_process::telemetry::Identity;
+use openelb_process::{Metrics, Watches, version};
 use process::{CommonArgs, Context};
 
 /// Load-balancer addresses for bare-metal Kubernetes.
@@ -57,7 +59,8 @@ enum Process {
 
 impl Process {
     fn metrics(self) -> Result<String, std::fmt::Error> {
-        let metrics = process::Metrics::new();
+        let metrics = Metrics::new();
+        Watches::register(&metrics).begin("Eip");
         match self {
             Self::Controller => controller::example(&metrics),
             Self::Speaker => speaker::example(&metrics),
@@ -82,7 +85,7 @@ fn main() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     let result = match command {
         Command::Version => {
-            println!("{}", process::version::json());
+            println!("{}", version::json());
             return ExitCode::SUCCESS;
         }
         Command::Metrics { process } => process
@@ -90,24 +93,24 @@ fn main() -> ExitCode {
             .map(|text| print!("{text}"))
             .map_err(Into::into),
         Command::Controller(args) => {
-            process::run(common, CONTROLLER_PORT, |context| -> LocalBoxFuture<_> {
-                Box::pin(controller::run(args, context))
-            })
+            let identity = named("controller", None);
+            let work = |context| -> LocalBoxFuture<_> { Box::pin(controller::run(args, context)) };
+            process::run(common, &identity, CONTROLLER_PORT, work)
         }
         Command::Speaker(args) => {
-            process::run(common, SPEAKER_PORT, |context| -> LocalBoxFuture<_> {
-                Box::pin(speaker::run(args, context))
-            })
+            let identity = named("speaker", args.node().ok());
+            let work = |context| -> LocalBoxFuture<_> { Box::pin(speaker::run(args, context)) };
+            process::run(common, &identity, SPEAKER_PORT, work)
         }
         Command::Prepare(args) => {
-            process::run(common, CONTROLLER_PORT, |context| -> LocalBoxFuture<_> {
-                Box::pin(prepare::run(args, context))
-            })
+            let identity = named("prepare", None);
+            let work = |context| -> LocalBoxFuture<_> { Box::pin(prepare::run(args, context)) };
+            process::run(common, &identity, CONTROLLER_PORT, work)
         }
         Command::All(args) => {
-            process::run(common, CONTROLLER_PORT, |context| -> LocalBoxFuture<_> {
-                Box::pin(run_all(args, context))
-            })
+            let identity = named("all", args.speaker.node().ok());
+            let work = |context| -> LocalBoxFuture<_> { Box::pin(run_all(args, context)) };
+            process::run(common, &identity, CONTROLLER_PORT, work)
         }
     };
     match result {
@@ -117,6 +120,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Who writes the log: a process on a node, in a pod.
+fn named(process: &str, node: Option<String>) -> Identity {
+    Identity::process(process)
+        .and("node", node)
+        .from_environment()
 }
 
 /// Runs both; the first that ends, well or not, takes the other down with it.

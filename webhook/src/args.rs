@@ -1,12 +1,16 @@
 //! The command line.
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use openelb_process::{
+    admin::{ScrapeArgs, listen_address},
+    telemetry::Format,
+};
 
 use crate::certs::{
     config::{CertConfig, SECRET_NAME, WEBHOOK_NAME},
@@ -33,17 +37,8 @@ pub struct Cli {
     )]
     pub log_level: String,
     /// How log lines look.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub log_format: Format,
 }
 
 /// What to do.
@@ -68,9 +63,12 @@ pub struct Serve {
     /// Address of the HTTPS server; by default all of them, IPv4 and IPv6.
     #[arg(long)]
     pub bind_address: Option<IpAddr>,
-    /// Where `/metrics` is served over plain HTTP; `0` for nowhere.
+    /// Where `/metrics` is served, and to this machine `/debug/state` and `/debug/log`; `0` for nowhere.
     #[arg(long, default_value = ":50052", value_parser = listen_address)]
     pub metrics_addr: Listen,
+    /// Who may scrape.
+    #[command(flatten)]
+    pub scrape: ScrapeArgs,
     /// Where `/healthz` and `/readyz` are served over plain HTTP; `0` for nowhere.
     #[arg(long, alias = "readiness-addr", default_value = ":8081", value_parser = listen_address)]
     pub health_addr: Listen,
@@ -190,21 +188,6 @@ pub fn patching(validating: bool, mutating: bool, failure_policy: Option<String>
 /// Where to listen; `None` for nowhere.
 pub type Listen = Option<SocketAddr>;
 
-/// `0` for nowhere, `:port` for all addresses, or `address:port`.
-fn listen_address(text: &str) -> Result<Listen, String> {
-    if text == "0" {
-        return Ok(None);
-    }
-    let every = text.strip_prefix(':').and_then(|port| port.parse().ok());
-    let address = match every {
-        Some(port) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
-        None => text
-            .parse()
-            .map_err(|_| "use ADDRESS:PORT, :PORT or 0".to_owned())?,
-    };
-    Ok(Some(address))
-}
-
 /// `90s`, `24h`, `1h 30m`.
 fn duration(text: &str) -> Result<Duration, String> {
     text.parse::<jiff::SignedDuration>()
@@ -249,12 +232,9 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_time_and_addresses_are_read() {
+    fn lengths_of_time_are_read() {
         assert_eq!(duration("36s"), Ok(Duration::from_secs(36)));
         assert!(duration("-1s").is_err());
-        assert_eq!(listen_address("0"), Ok(None));
-        assert_eq!(listen_address(":80").unwrap().unwrap().port(), 80);
-        assert!(listen_address("80").is_err());
     }
 
     #[test]

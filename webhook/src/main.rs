@@ -1,6 +1,6 @@
 //! The admission webhook of openelb-rs: an HTTPS server and its certificates.
 
-use std::{io::IsTerminal, path::Path};
+use std::path::Path;
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -8,13 +8,13 @@ use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use openelb_process::telemetry::{self, Identity};
 use openelb_webhook::{
-    args::{Certs, Cli, Command, LogFormat, patching},
+    args::{Certs, Cli, Command, patching},
     certs::{config::CertConfig, job, store::Store},
     metrics::Metrics,
     run,
 };
-use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -23,11 +23,16 @@ async fn main() -> anyhow::Result<()> {
         print!("{}", Metrics::example().encode()?);
         return Ok(());
     }
-    start_logging(&cli)?;
+    let name = match &cli.command {
+        Command::Certs(_) => "certs",
+        Command::Serve(_) | Command::Metrics => "webhook",
+    };
+    let identity = Identity::process(name).from_environment();
+    let log = telemetry::init(&cli.log_level, cli.log_format, &identity)?;
     let client = client(cli.kubeconfig.as_deref()).await?;
     match cli.command {
         Command::Metrics => Ok(()),
-        Command::Serve(args) => run::serve(&args, client).await,
+        Command::Serve(args) => run::serve(&args, client, log).await,
         Command::Certs(Certs::Create { place, host }) => {
             let store = Store::new(
                 &client,
@@ -53,19 +58,6 @@ async fn main() -> anyhow::Result<()> {
             Ok(job::patch(&store, &patching).await?)
         }
     }
-}
-
-fn start_logging(cli: &Cli) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&cli.log_level).context("--log-level")?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match cli.log_format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
-    }
-    Ok(())
 }
 
 async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {

@@ -1,11 +1,12 @@
 //! What the webhook counts, served in Prometheus' text format on a port of its own.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::atomic::AtomicU64;
 
+use openelb_process::Watches;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
-    registry::{Registry, Unit},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Unit,
 };
 
 /// Buckets in seconds: a review takes tens of microseconds, a bad day milliseconds.
@@ -38,7 +39,10 @@ pub struct RefusalLabels {
 /// All metrics; clones share the numbers.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    registry: Arc<Registry>,
+    /// Where they are registered.
+    pub process: openelb_process::Metrics,
+    /// How old what is known of the cluster may be.
+    pub watches: Watches,
     /// Reviews answered.
     pub reviews: Family<ReviewLabels, Counter>,
     /// Time from a complete request to its answer.
@@ -78,51 +82,53 @@ impl Metrics {
         let ca_bundle_patches = Counter::default();
         let certificate_errors = Counter::default();
         let view_objects = Gauge::default();
-        let mut all = Registry::with_prefix("openelb");
-        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        all.register("build", "The build that runs", build);
-        let registry = all.sub_registry_with_prefix("webhook");
-        registry.register("reviews", "Reviews answered", Clone::clone(&reviews));
-        registry.register_with_unit(
-            "review_duration",
-            "Time from a complete request to its answer",
-            Unit::Seconds,
-            Clone::clone(&review_seconds),
-        );
-        registry.register(
-            "refusals",
-            "Connections and requests refused",
-            Clone::clone(&refusals),
-        );
-        registry.register("connections", "Open connections", connections.clone());
-        registry.register_with_unit(
-            "certificate_expiry",
-            "When the serving certificate expires, since 1970",
-            Unit::Seconds,
-            certificate_expiry.clone(),
-        );
-        registry.register(
-            "certificate_changes",
-            "Writes to the certificate Secret",
-            certificate_changes.clone(),
-        );
-        registry.register(
-            "ca_bundle_patches",
-            "Corrections of the CA bundle in webhook configurations",
-            ca_bundle_patches.clone(),
-        );
-        registry.register(
-            "certificate_errors",
-            "Failed attempts to look after the certificates",
-            certificate_errors.clone(),
-        );
-        registry.register(
-            "view_objects",
-            "Objects known to the rules that compare",
-            view_objects.clone(),
-        );
+        let process = openelb_process::Metrics::new();
+        let watches = Watches::register(&process);
+        process.with(|registry| {
+            let registry = registry.sub_registry_with_prefix("webhook");
+            registry.register("reviews", "Reviews answered", Clone::clone(&reviews));
+            registry.register_with_unit(
+                "review_duration",
+                "Time from a complete request to its answer",
+                Unit::Seconds,
+                Clone::clone(&review_seconds),
+            );
+            registry.register(
+                "refusals",
+                "Connections and requests refused",
+                Clone::clone(&refusals),
+            );
+            registry.register("connections", "Open connections", connections.clone());
+            registry.register_with_unit(
+                "certificate_expiry",
+                "When the serving certificate expires, since 1970",
+                Unit::Seconds,
+                certificate_expiry.clone(),
+            );
+            registry.register(
+                "certificate_changes",
+                "Writes to the certificate Secret",
+                certificate_changes.clone(),
+            );
+            registry.register(
+                "ca_bundle_patches",
+                "Corrections of the CA bundle in webhook configurations",
+                ca_bundle_patches.clone(),
+            );
+            registry.register(
+                "certificate_errors",
+                "Failed attempts to look after the certificates",
+                certificate_errors.clone(),
+            );
+            registry.register(
+                "view_objects",
+                "Objects known to the rules that compare",
+                view_objects.clone(),
+            );
+        });
         Self {
-            registry: Arc::new(all),
+            process,
+            watches,
             reviews,
             review_seconds,
             refusals,
@@ -146,6 +152,7 @@ impl Metrics {
         };
         all.reviewed(&labels, 0.001);
         all.refuse("busy");
+        all.watches.begin("Eip");
         all
     }
 
@@ -162,8 +169,6 @@ impl Metrics {
 
     /// The text that Prometheus reads.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
-        let mut text = String::new();
-        encode(&mut text, &self.registry)?;
-        Ok(text)
+        self.process.text()
     }
 }

@@ -6,21 +6,21 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use kube::Client;
+use openelb_process::{Pulses, Readiness, State, Watches, admin, telemetry::Log};
 use rustls::server::ResolvesServerCert;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
@@ -30,33 +30,35 @@ use crate::{
     args::Serve,
     certs::{directory::Directory, keeper::Keeper, resolver::ServingCert, store::Store},
     metrics::Metrics,
-    server::{Limits, admin, connection::Shared, listener, routes::router, tls},
+    server::{Limits, connection::Shared, listener, routes::router, tls},
     view::{self, Known},
 };
 
 /// Serves until a signal to stop.
-pub async fn serve(args: &Serve, client: Client) -> anyhow::Result<()> {
+pub async fn serve(args: &Serve, client: Client, log: Log) -> anyhow::Result<()> {
     let metrics = Metrics::new();
+    let pulses = Pulses::default();
     let limits = Limits::default();
     let serving = Arc::new(ServingCert::default());
     let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
     let leaving = Arc::new(AtomicBool::new(false));
     let tasks = TaskTracker::new();
 
-    let https = match args.bind_address {
-        Some(address) => TcpListener::bind((address, args.webhook_port)).await,
-        None => bind_all(args.webhook_port).await,
-    };
+    let every = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let address = SocketAddr::new(args.bind_address.unwrap_or(every), args.webhook_port);
+    let https = admin::bind(address).await;
     let https = https.with_context(|| format!("cannot listen on port {}", args.webhook_port))?;
     info!(address = %https.local_addr()?, "listening");
 
     let known = Known::default();
-    tasks.spawn(view::run(
+    let view = view::run(
         client.clone(),
         known.clone(),
         metrics.clone(),
+        pulses.of_loop("the view of the cluster"),
         stop.clone(),
-    ));
+    );
+    tasks.spawn(view);
     let admission = Arc::new(Admission {
         known: known.clone(),
         inject: args.default_eip_injection,
@@ -64,7 +66,8 @@ pub async fn serve(args: &Serve, client: Client) -> anyhow::Result<()> {
     });
     if let Some(path) = &args.cert_dir {
         let directory = Directory::new(path, Arc::clone(&serving), metrics.clone());
-        tasks.spawn(directory.run(stop.clone()));
+        let work = directory.run(stop.clone());
+        tasks.spawn(pulses.of_task("the reader of the certificate", work));
     } else {
         let place = &args.place;
         let store = Store::new(
@@ -75,33 +78,31 @@ pub async fn serve(args: &Serve, client: Client) -> anyhow::Result<()> {
         );
         let config = args.certificates();
         let keeper = Keeper::new(store, config, Arc::clone(&serving), metrics.clone());
-        tasks.spawn(keeper.run(stop.clone()));
+        let work = keeper.run(stop.clone());
+        tasks.spawn(pulses.of_task("the keeper of certificates", work));
     }
 
-    let ready: admin::Ready = {
-        let (serving, leaving) = (Arc::clone(&serving), Arc::clone(&leaving));
-        Arc::new(move || {
-            if leaving.load(Ordering::Relaxed) {
-                Err("shutting down".to_owned())
-            } else if !serving.is_valid(Timestamp::now()) {
-                Err("there is no valid serving certificate yet".to_owned())
-            } else if !known.is_loaded() {
-                Err("Eips, their addresses, peers and nodes are not known yet".to_owned())
-            } else {
-                Ok(())
-            }
-        })
-    };
+    let state = State::default();
+    state.add("webhook", {
+        let (known, serving, metrics) = (known.clone(), Arc::clone(&serving), metrics.clone());
+        move || told(&known, &serving, &metrics)
+    });
+    let readiness = readiness(&known, &serving, &leaving, &metrics.watches);
+    let server_gate = readiness.gate("the HTTPS server");
+    let guard = args.scrape.guard(&client, &stop)?;
+    let health = admin::health(pulses.clone(), readiness.clone());
+    let numbers = admin::metrics(metrics.process.clone(), guard.gatekeeper)
+        .merge(admin::debug(log, state, readiness));
     let ports = [
-        (args.health_addr, admin::health(ready)),
-        (args.metrics_addr, admin::metrics(metrics.clone())),
+        (args.health_addr, health, None),
+        (args.metrics_addr, numbers, guard.tls),
     ];
-    for (address, router) in ports {
+    for (address, router, tls) in ports {
         let Some(address) = address else { continue };
-        let listener = bind(address)
+        let listener = admin::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address}"))?;
-        tasks.spawn(admin::run(listener, router, stop.clone()));
+        tasks.spawn(admin::run(listener, router, tls, stop.clone()));
     }
 
     let resolver: Arc<dyn ResolvesServerCert> = serving;
@@ -112,7 +113,11 @@ pub async fn serve(args: &Serve, client: Client) -> anyhow::Result<()> {
         metrics,
         closing: closing.clone(),
     };
-    let server = tasks.spawn(listener::run(https, shared));
+    server_gate.open();
+    let server = tasks.spawn(async move {
+        listener::run(https, shared).await;
+        server_gate.shut("it has ended");
+    });
 
     stopped().await?;
     info!("leaving");
@@ -133,6 +138,63 @@ pub async fn serve(args: &Serve, client: Client) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long a watch may be interrupted before others had better answer in this replica's place. Longer than an API
+/// server is usually away: then nobody asks, and all are to be there when it is back.
+const STALE: Duration = Duration::from_mins(5);
+
+/// What must be so for reviews to be sent here.
+fn readiness(
+    known: &Known,
+    serving: &Arc<ServingCert>,
+    leaving: &Arc<AtomicBool>,
+    watches: &Watches,
+) -> Readiness {
+    let readiness = Readiness::default();
+    let leaving = Arc::clone(leaving);
+    readiness.check("time to serve", move || {
+        let leaves = leaving.load(Ordering::Relaxed);
+        (!leaves)
+            .then_some(())
+            .ok_or_else(|| "shutting down".to_owned())
+    });
+    let serving = Arc::clone(serving);
+    readiness.check("certificate", move || {
+        let valid = serving.is_valid(Timestamp::now());
+        let why = || "there is no valid serving certificate yet".to_owned();
+        valid.then_some(()).ok_or_else(why)
+    });
+    let known = known.clone();
+    readiness.check("the cluster", move || {
+        let why = || "Eips, their addresses, peers and nodes are not known yet".to_owned();
+        known.is_loaded().then_some(()).ok_or_else(why)
+    });
+    let watches = watches.clone();
+    readiness.check("watches", move || match watches.stalest() {
+        Some((kind, stale)) if stale > STALE => Err(format!(
+            "the watch of {kind} has been interrupted for {} s",
+            stale.as_secs()
+        )),
+        _ => Ok(()),
+    });
+    readiness
+}
+
+/// What `/debug/state` tells.
+fn told(known: &Known, serving: &ServingCert, metrics: &Metrics) -> Value {
+    let certificate = serving.get().map(|served| {
+        json!({
+            "notBefore": served.not_before.to_string(),
+            "notAfter": served.not_after.to_string(),
+        })
+    });
+    json!({
+        "objects": known.view().len(),
+        "loaded": known.is_loaded(),
+        "certificate": certificate,
+        "connections": metrics.connections.get(),
+    })
+}
+
 /// SIGTERM or SIGINT.
 async fn stopped() -> io::Result<()> {
     let (mut terminate, mut interrupt) = (
@@ -144,25 +206,4 @@ async fn stopped() -> io::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-async fn bind_all(port: u16) -> io::Result<TcpListener> {
-    bind((Ipv6Addr::UNSPECIFIED, port).into()).await
-}
-
-/// Binds; where the host has no IPv6, "every address" means every IPv4 address.
-async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    match TcpListener::bind(address).await {
-        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && no_ipv6(&error) => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
-        }
-        other => other,
-    }
-}
-
-fn no_ipv6(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
-    ) || error.raw_os_error() == Some(97)
 }

@@ -22,6 +22,7 @@ use openelb_api::{
     v1alpha2::{BgpConf, BgpPeer, Eip, EipAddress, address_of},
     validate::{EipFacts, Holding, NodeFacts, PeerFacts, View},
 };
+use openelb_process::{Pulse, Watches, patience};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -151,12 +152,20 @@ struct Keeper {
 }
 
 /// Watches until `stop`, publishing to `known`.
-pub async fn run(client: Client, known: Known, metrics: Metrics, stop: CancellationToken) {
+pub async fn run(
+    client: Client,
+    known: Known,
+    metrics: Metrics,
+    pulse: Pulse,
+    stop: CancellationToken,
+) {
     let mut keeper = Keeper::default();
-    let mut news = std::pin::pin!(news(&client).ready_chunks(BATCH));
+    let mut news = std::pin::pin!(news(&client, &metrics.watches).ready_chunks(BATCH));
     loop {
+        pulse.beat();
         let batch = tokio::select! {
             () = stop.cancelled() => return,
+            () = pulse.due() => continue,
             batch = news.next() => batch,
         };
         let Some(batch) = batch else { return };
@@ -255,28 +264,38 @@ fn node_facts(node: &Node) -> NodeFacts {
     }
 }
 
-fn news(client: &Client) -> impl Stream<Item = News> + use<> {
+fn news(client: &Client, watches: &Watches) -> impl Stream<Item = News> + use<> {
     let all = [
-        watch(client, News::Eip).boxed(),
-        watch(client, News::Address).boxed(),
-        watch(client, News::Peer).boxed(),
-        watch(client, News::Conf).boxed(),
-        watch(client, |event| News::Node(Box::new(event))).boxed(),
+        watch(client, watches, News::Eip).boxed(),
+        watch(client, watches, News::Address).boxed(),
+        watch(client, watches, News::Peer).boxed(),
+        watch(client, watches, News::Conf).boxed(),
+        watch(client, watches, |event| News::Node(Box::new(event))).boxed(),
     ];
     stream::select_all(all)
 }
 
-fn watch<T>(client: &Client, wrap: fn(Event<T>) -> News) -> impl Stream<Item = News> + use<T>
+fn watch<T>(
+    client: &Client,
+    watches: &Watches,
+    wrap: fn(Event<T>) -> News,
+) -> impl Stream<Item = News> + use<T>
 where
     T: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
 {
     let api: Api<T> = Api::all(client.clone());
+    let watches = watches.clone();
+    watches.begin(&T::kind(&()));
     watcher(api, watcher::Config::default())
-        .default_backoff()
+        .backoff(patience())
         .filter_map(move |event| {
             let news = match event {
-                Ok(event) => Some(wrap(event)),
+                Ok(event) => {
+                    watches.heard(&T::kind(&()));
+                    Some(wrap(event))
+                }
                 Err(error) => {
+                    watches.failed(&T::kind(&()));
                     warn!(kind = %T::kind(&()), %error, "cannot watch; trying again");
                     None
                 }

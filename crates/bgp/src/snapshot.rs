@@ -272,4 +272,8 @@ counters! {
     collisions,
     /// Inbound connections refused.
     refused,
+    /// BFD control packets sent.
+    bfd_sent,
+    /// BFD control packets received for the session.
+    bfd_received,
 }

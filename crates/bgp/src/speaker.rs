@@ -9,13 +9,14 @@ use openelb_net::tcp;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tracing::Instrument as _;
 
 use crate::bfd::{Engine, Wish as BfdWish, Wishes};
 use crate::config::{AdminState, PeerAddress, PeerName, SpeakerConfig};
 use crate::listener::{self, Door, Wish};
 use crate::peer::{Halt, Setup};
 use crate::route::RouteSet;
-use crate::snapshot::{BfdSnapshot, Snapshot};
+use crate::snapshot::{BfdSnapshot, Counters, Snapshot};
 use crate::task::{Inputs, PeerTask};
 
 /// Time for BFD to say AdminDown a few times.
@@ -99,6 +100,7 @@ struct PeerHandle {
     halt: watch::Sender<Option<Halt>>,
     accepted: mpsc::Sender<TcpStream>,
     bfd: watch::Sender<Option<BfdSnapshot>>,
+    counters: Arc<Counters>,
 }
 
 /// Everything the speaker's own task owns.
@@ -207,18 +209,18 @@ impl State {
         let (bfd_tx, bfd) = watch::channel(None);
         let mut routes = self.routes.clone();
         routes.mark_changed();
+        let counters = Arc::<Counters>::default();
         let inputs = Inputs {
             setup,
             routes,
             accepted,
             bfd,
             halt,
+            counters: Arc::clone(&counters),
         };
-        self.tasks.spawn(PeerTask::run(
-            Arc::clone(name),
-            self.snapshot.clone(),
-            inputs,
-        ));
+        let span = tracing::info_span!("session", peer = %name);
+        let task = PeerTask::run(Arc::clone(name), self.snapshot.clone(), inputs);
+        self.tasks.spawn(task.instrument(span));
         self.peers.insert(
             Arc::clone(name),
             PeerHandle {
@@ -226,6 +228,7 @@ impl State {
                 halt: halt_tx,
                 accepted: accepted_tx,
                 bfd: bfd_tx,
+                counters,
             },
         );
     }
@@ -264,6 +267,7 @@ impl State {
                     // Its address is not known before it is found.
                     PeerAddress::Interface(_) => return None,
                 };
+                let handle = self.peers.get(name)?;
                 let wish = BfdWish {
                     config: peer.bfd?,
                     remote,
@@ -271,7 +275,8 @@ impl State {
                     source: peer.source,
                     interface: peer.interface.clone(),
                     admin_down: stopping || peer.admin != AdminState::Up,
-                    status: self.peers.get(name)?.bfd.clone(),
+                    status: handle.bfd.clone(),
+                    counters: Arc::clone(&handle.counters),
                 };
                 Some((Arc::clone(name), wish))
             })

@@ -37,6 +37,8 @@ pub(crate) struct Inputs {
     pub accepted: mpsc::Receiver<TcpStream>,
     pub bfd: watch::Receiver<Option<BfdSnapshot>>,
     pub halt: watch::Receiver<Option<Halt>>,
+    /// What the task counts, and BFD beside it.
+    pub counters: Arc<Counters>,
 }
 
 /// See the module.
@@ -60,7 +62,7 @@ pub(crate) struct PeerTask {
 impl PeerTask {
     /// Runs until the peer is removed or the speaker stops.
     pub(crate) async fn run(name: PeerName, snapshot: watch::Sender<Snapshot>, mut inputs: Inputs) {
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::clone(&inputs.counters);
         let setup = inputs.setup.borrow_and_update().clone();
         let routes = Arc::clone(&inputs.routes.borrow_and_update());
         let mut task = Self {

@@ -62,12 +62,12 @@ impl Engine {
                     self.stop(ask.ip, Withdrawal::HandedOver, Phase::Idle);
                     return;
                 }
-                Counters::add(&self.counters.requests, 1);
+                Counters::add(self.counters.requests(ask.ip), 1);
                 self.sends.push(crate::engine::Send {
                     link,
                     frame: frame::answer(mac, ask),
                 });
-                Counters::add(&self.counters.responses, 1);
+                Counters::add(self.counters.responses(ask.ip), 1);
                 self.schedule.hasten(ask.ip, now.instant);
             }
             // Two hosts probe for one address at once (RFC 5227 §2.1.1): neither may have it yet.
@@ -230,7 +230,7 @@ impl Engine {
 
     /// Notes a conflict, and reports it where it is news.
     fn conflict(&mut self, ip: IpAddr, mac: MacAddr, speaker: Option<Arc<str>>, now: Now) {
-        Counters::add(&self.counters.conflicts, 1);
+        Counters::add(self.counters.conflicts(ip), 1);
         let Some(state) = self.states.get_mut(&ip) else {
             return;
         };

@@ -560,7 +560,7 @@ impl Engine {
     pub(crate) fn announce(&mut self, place: &Place, ip: IpAddr, forms: &[Form]) {
         for form in forms {
             self.send(place, frame::announcement(place.mac, ip, *form));
-            Counters::add(&self.counters.gratuitous, 1);
+            Counters::add(self.counters.gratuitous(ip), 1);
         }
     }
 

@@ -171,14 +171,22 @@ macro_rules! counters {
 counters! {
     /// Frames that passed the kernel's filter.
     frames,
-    /// ARP requests and neighbour solicitations for our addresses.
-    requests,
-    /// ARP replies and solicited neighbour advertisements sent.
-    responses,
-    /// Gratuitous ARP and unsolicited neighbour advertisements sent.
-    gratuitous,
-    /// Claims by somebody else.
-    conflicts,
+    /// ARP requests for our addresses.
+    arp_requests,
+    /// Neighbour solicitations for our addresses.
+    ndp_requests,
+    /// ARP replies sent.
+    arp_responses,
+    /// Solicited neighbour advertisements sent.
+    ndp_responses,
+    /// Gratuitous ARP sent.
+    arp_gratuitous,
+    /// Unsolicited neighbour advertisements sent.
+    ndp_gratuitous,
+    /// Claims by somebody else, by ARP.
+    arp_conflicts,
+    /// Claims by somebody else, by neighbour advertisements.
+    ndp_conflicts,
     /// How often an address began to be announced and answered.
     taken,
     /// How often an address ceased to be.
@@ -192,7 +200,32 @@ counters! {
 }
 
 impl Counters {
+    /// The requests of the protocol that `ip` is asked for by.
+    pub(crate) fn requests(&self, ip: IpAddr) -> &AtomicU64 {
+        by_protocol(ip, &self.arp_requests, &self.ndp_requests)
+    }
+
+    /// The answers to them.
+    pub(crate) fn responses(&self, ip: IpAddr) -> &AtomicU64 {
+        by_protocol(ip, &self.arp_responses, &self.ndp_responses)
+    }
+
+    /// What is sent unasked.
+    pub(crate) fn gratuitous(&self, ip: IpAddr) -> &AtomicU64 {
+        by_protocol(ip, &self.arp_gratuitous, &self.ndp_gratuitous)
+    }
+
+    /// What others claim.
+    pub(crate) fn conflicts(&self, ip: IpAddr) -> &AtomicU64 {
+        by_protocol(ip, &self.arp_conflicts, &self.ndp_conflicts)
+    }
+
     pub(crate) fn add(counter: &AtomicU64, by: u64) {
         counter.fetch_add(by, Ordering::Relaxed);
     }
+}
+
+/// ARP is for IPv4, NDP for IPv6.
+fn by_protocol<'a>(ip: IpAddr, arp: &'a AtomicU64, ndp: &'a AtomicU64) -> &'a AtomicU64 {
+    if ip.is_ipv4() { arp } else { ndp }
 }

@@ -13,6 +13,7 @@ use openelb_ipam::{Index, Millis, News, ServiceKey, ServiceStatus};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::backoff::{Backoff, Why};
 use super::calm::Activity;
@@ -25,7 +26,7 @@ use super::metrics::Metrics;
 use super::news::Reporter;
 use super::queue::{Queue, Rank};
 use crate::process::Context;
-use crate::process::Gate;
+use openelb_process::Gate;
 
 /// How many changes are taken in before work is started again.
 const BATCH: usize = 256;
@@ -112,7 +113,9 @@ impl Engine {
         let shutdown = self.context.shutdown.clone();
         let mut changes = Vec::with_capacity(BATCH);
         let mut was_complete = false;
+        let pulse = self.context.pulses.of_loop("the controller's loop");
         loop {
+            pulse.beat();
             if self.is_complete() && !was_complete {
                 was_complete = true;
                 synced.open();
@@ -128,6 +131,7 @@ impl Engine {
             let wake = self.next_wake();
             tokio::select! {
                 () = shutdown.cancelled() => break,
+                () = pulse.due() => {}
                 Ok(()) = leading.changed() => {
                     self.leads = *leading.borrow_and_update();
                     self.metrics.leads(self.leads);
@@ -159,6 +163,7 @@ impl Engine {
                 self.review();
             }
         }
+        drop(pulse);
         let finish = async {
             while let Some(ended) = self.running.join_next().await {
                 if let Ok(report) = ended {
@@ -288,9 +293,10 @@ impl Engine {
             again: None,
             news: decision.news,
         };
+        let span = tracing::info_span!("plan", service = %key);
         self.busy.insert(key, busy);
-        self.running
-            .spawn(execute::run(self.context.client.clone(), job));
+        let work = execute::run(self.context.client.clone(), job);
+        self.running.spawn(work.instrument(span));
     }
 
     fn ended(&mut self, report: Report) {

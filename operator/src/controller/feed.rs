@@ -6,19 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::time::Duration;
 
-use backon::ExponentialBuilder;
 use futures::TryStreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, ExponentialBackoff};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
 use openelb_api::Tolerant;
 use openelb_api::v1alpha2::{Eip, EipAddress, address_of};
 use openelb_ipam::ledger::Stored;
 use openelb_ipam::{ServiceFacts, ServiceKey, Uid};
+use openelb_process::patience;
 use serde::de::DeserializeOwned;
 use std::net::IpAddr;
 use tokio::sync::mpsc;
@@ -44,6 +43,16 @@ pub(crate) enum Kind {
 
 impl Kind {
     pub(crate) const ALL: [Self; 4] = [Self::Service, Self::Record, Self::Eip, Self::Namespace];
+
+    /// As Kubernetes calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Service => "Service",
+            Self::Record => "EipAddress",
+            Self::Eip => "Eip",
+            Self::Namespace => "Namespace",
+        }
+    }
 }
 
 /// Something that a watch said.
@@ -172,17 +181,22 @@ fn watch<K>(
 {
     let shutdown = context.shutdown.clone();
     let stream = watcher::watcher(api, watcher::Config::default().page_size(PAGE));
-    tokio::spawn(shutdown.run_until_cancelled_owned(async move {
+    let watches = context.watches.clone();
+    let name = kind.name();
+    watches.begin(name);
+    let work = async move {
         let mut stream = Box::pin(stream.backoff(patience()));
         loop {
             let event = match stream.try_next().await {
                 Ok(None) => return,
                 Err(error) => {
+                    watches.failed(name);
                     tracing::warn!(?kind, %error, "a watch was interrupted; beginning again");
                     continue;
                 }
                 Ok(Some(event)) => event,
             };
+            watches.heard(name);
             let change = match &event {
                 Event::Init => Some(Change::Begin(kind)),
                 Event::InitDone => Some(Change::End(kind)),
@@ -200,16 +214,9 @@ fn watch<K>(
                 return;
             }
         }
-    }));
-}
-
-/// Short and bounded: an API server that is back shall be met at once.
-pub(crate) fn patience() -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_millis(250))
-        .with_factor(2.0)
-        .with_jitter()
-        .without_max_times()
-        .into()
+    };
+    let work = context
+        .pulses
+        .of_task(&format!("the watch of {name}"), work);
+    tokio::spawn(shutdown.run_until_cancelled_owned(work));
 }

@@ -15,6 +15,7 @@ use kube::{Client, Resource, ResourceExt};
 use openelb_api::keys;
 use openelb_api::v1alpha2::{BgpConf, BgpPeer};
 use openelb_ipam::{Millis, ServiceKey};
+use openelb_process::patience;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::watch;
@@ -22,7 +23,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::execute::FIELD_MANAGER;
-use super::feed;
 use crate::process::Context;
 
 /// How long an object whose finalizer could not be taken off is left alone.
@@ -94,11 +94,14 @@ where
     let metadata: Api<PartialObjectMeta<K>> = Api::all(context.client.clone());
     let api: Api<K> = Api::all(context.client.clone());
     let shutdown = context.shutdown.clone();
-    tokio::spawn(shutdown.run_until_cancelled_owned(async move {
+    let work = async move {
         let stream = watcher::watcher(metadata, watcher::Config::default());
-        let stream = std::pin::pin!(stream.backoff(feed::patience()));
+        let stream = std::pin::pin!(stream.backoff(patience()));
         follow(stream, &api, leading).await;
-    }));
+    };
+    let name = format!("the finalizers of {}", K::kind(&()));
+    let work = context.pulses.of_task(&name, work);
+    tokio::spawn(shutdown.run_until_cancelled_owned(work));
 }
 
 async fn follow<K>(

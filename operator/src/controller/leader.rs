@@ -16,13 +16,13 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use openelb_api::keys;
 use openelb_ipam::Version;
+use openelb_process::{Watches, patience};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::execute::FIELD_MANAGER;
-use super::feed;
 use crate::process::Context;
 
 /// How long giving the Lease back may take at the end.
@@ -30,6 +30,8 @@ const RESIGNATION: Duration = Duration::from_secs(3);
 /// Between attempts to write the Lease, and how long one may take.
 const RETRY: Duration = Duration::from_millis(200);
 const REQUEST: Duration = Duration::from_secs(1);
+/// As `/metrics` calls the watch.
+const KIND: &str = "Lease";
 
 /// Taking part in the election.
 pub(crate) struct Election {
@@ -68,8 +70,10 @@ impl Election {
             known: Known::default(),
             held_until: None,
             leads: sender,
+            watches: context.watches.clone(),
         };
-        let task = tokio::spawn(candidate.run(resign.clone()));
+        let run = candidate.run(resign.clone());
+        let task = tokio::spawn(context.pulses.of_task("the candidate for the Lease", run));
         Self {
             leading,
             resign,
@@ -182,13 +186,19 @@ struct Candidate {
     /// How long the Lease is ours without another renewal.
     held_until: Option<Instant>,
     leads: watch::Sender<bool>,
+    watches: Watches,
 }
 
 impl Candidate {
     async fn run(mut self, stop: CancellationToken) {
         let only =
             watcher::Config::default().fields(&format!("metadata.name={}", keys::CONTROLLER_LEASE));
-        let stream = watcher::watcher(self.api.clone(), only).backoff(feed::patience());
+        self.watches.begin(KIND);
+        let (heard, failed) = (self.watches.clone(), self.watches.clone());
+        let stream = watcher::watcher(self.api.clone(), only)
+            .backoff(patience())
+            .inspect_ok(move |_| heard.heard(KIND))
+            .inspect_err(move |_| failed.failed(KIND));
         let mut stream = std::pin::pin!(stream);
         let mut not_before = Instant::now();
         let mut listed = None;

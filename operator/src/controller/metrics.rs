@@ -77,7 +77,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn register(metrics: &crate::process::Metrics) -> Self {
+    pub(crate) fn register(metrics: &openelb_process::Metrics) -> Self {
         let own = Self::default();
         metrics.with(|registry| {
             registry.register(
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn pools_are_told_of_by_family_while_they_exist_and_this_process_leads() {
-        let all = crate::process::Metrics::new();
+        let all = openelb_process::Metrics::new();
         let own = Metrics::register(&all);
         own.leads(true);
         own.eip(

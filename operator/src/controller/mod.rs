@@ -50,7 +50,7 @@ pub(crate) struct Args {
 }
 
 /// Registers every metric of the controller, each with a value.
-pub(crate) fn example(metrics: &crate::process::Metrics) {
+pub(crate) fn example(metrics: &openelb_process::Metrics) {
     metrics::Metrics::register(metrics).example();
 }
 

@@ -38,18 +38,24 @@ impl Reporter {
         let (queue, mut waiting) = mpsc::channel::<(Subject, News)>(QUEUE);
         let client = context.client.clone();
         let identity = identity.to_owned();
-        tokio::spawn(context.shutdown.clone().run_until_cancelled_owned(async move {
+        let work = async move {
             while let Some((subject, news)) = waiting.recv().await {
                 calm.wait(Instant::now() + PATIENCE).await;
                 let api: Api<Event> = Api::namespaced(client.clone(), &subject.key.namespace);
                 let event = event(&subject, &news, &identity, jiff::Timestamp::now());
-                let sent = timeout(Duration::from_secs(5), api.create(&PostParams::default(), &event)).await;
+                let sent = timeout(
+                    Duration::from_secs(5),
+                    api.create(&PostParams::default(), &event),
+                )
+                .await;
                 if let Ok(Err(error)) = sent {
                     tracing::debug!(service = %subject.key, %error, "an event was not written");
                 }
                 sleep(PAUSE).await;
             }
-        }));
+        };
+        let work = context.pulses.of_task("the writer of events", work);
+        tokio::spawn(context.shutdown.clone().run_until_cancelled_owned(work));
         Self { queue }
     }
 

@@ -1,33 +1,29 @@
-//! What every process of the operator has: logs, a client, metrics, health, an orderly end.
+//! What every process of the operator has: a client, an orderly end, and what [`openelb_process`] gives.
 //!
 //! [`run`] owns the runtime. It hands a [`Context`] to the work, cancels `Context::shutdown` on the
 //! first SIGTERM or SIGINT, and returns when the work has ended. A second signal ends the process at
 //! once.
 
-pub(crate) mod admin;
 mod client;
-mod readiness;
 mod signals;
-mod state;
-mod telemetry;
-pub(crate) mod version;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::LocalBoxFuture;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
-pub(crate) use readiness::{Gate, Readiness};
-pub(crate) use state::State;
+use openelb_process::telemetry::{self, Identity};
+use openelb_process::{Metrics, Pulses, Readiness, State, Watches, admin};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// The work is waiting for others; more threads than this would only take memory on a large machine.
 const MOST_THREADS: usize = 4;
+
+/// Where to listen, if anywhere. A name of its own, because clap takes a plain `Option` for a flag that may be absent.
+type Listen = Option<SocketAddr>;
 
 /// Settings that all processes share.
 #[derive(Debug, clap::Args)]
@@ -45,8 +41,11 @@ pub(crate) struct CommonArgs {
     namespace: String,
     /// Address of /metrics, /healthz and /readyz (`:PORT`, `HOST:PORT`, or `0` for none)
     /// [default: :50052 for the controller, :50053 for the speaker].
-    #[arg(long, global = true)]
-    metrics_addr: Option<String>,
+    #[arg(long, global = true, value_parser = admin::listen_address)]
+    metrics_addr: Option<Listen>,
+    /// Who may scrape.
+    #[command(flatten)]
+    scrape: admin::ScrapeArgs,
     /// What to log: a level or a filter such as `info,openelb_bgp=debug`.
     #[arg(
         long,
@@ -72,47 +71,27 @@ pub(crate) struct Context {
     pub(crate) shutdown: CancellationToken,
     /// What `/readyz` waits for.
     pub(crate) readiness: Readiness,
+    /// What `/healthz` looks at.
+    pub(crate) pulses: Pulses,
+    /// How old what is known of the cluster may be.
+    pub(crate) watches: Watches,
     /// Where metrics are registered; the names get the prefix `openelb_`.
     pub(crate) metrics: Metrics,
     /// What `/debug/state` tells.
     pub(crate) state: State,
 }
 
-/// The process's metrics.
-#[derive(Clone)]
-pub(crate) struct Metrics(Arc<Mutex<Registry>>);
-
-impl Metrics {
-    /// Those of every process: which build it is.
-    pub(crate) fn new() -> Self {
-        let mut registry = Registry::with_prefix("openelb");
-        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "The build that runs", build);
-        Self(Arc::new(Mutex::new(registry)))
-    }
-
-    /// The text that Prometheus reads.
-    ///
-    /// # Errors
-    /// A metric cannot be written.
-    pub(crate) fn text(&self) -> Result<String, std::fmt::Error> {
-        let mut text = String::new();
-        self.with(|registry| encode(&mut text, registry))?;
-        Ok(text)
-    }
-
-    /// Registers metrics, or reads what is registered.
-    pub(crate) fn with<T>(&self, f: impl FnOnce(&mut Registry) -> T) -> T {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// Runs `work` to its end on a runtime of its own.
-pub(crate) fn run<F>(args: CommonArgs, default_port: u16, work: F) -> anyhow::Result<()>
+pub(crate) fn run<F>(
+    args: CommonArgs,
+    identity: &Identity,
+    default_port: u16,
+    work: F,
+) -> anyhow::Result<()>
 where
     F: FnOnce(Context) -> LocalBoxFuture<'static, anyhow::Result<()>>,
 {
-    let log = telemetry::init(&args.log, args.log_format)?;
+    let log = telemetry::init(&args.log, args.log_format, identity)?;
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| {
@@ -125,18 +104,26 @@ where
         .build()
         .context("cannot start the async runtime")?;
     let result = runtime.block_on(async {
-        let address = admin::parse_address(args.metrics_addr.as_deref(), default_port)?;
+        let every = SocketAddr::from(([0u16; 8], default_port));
+        let address = args.metrics_addr.unwrap_or(Some(every));
         let shutdown = CancellationToken::new();
         signals::cancel_on_signal(shutdown.clone())?;
+        let metrics = Metrics::new();
         let context = Context {
             client: client(args.kubeconfig).await?,
             namespace: args.namespace,
             shutdown: shutdown.clone(),
             readiness: Readiness::default(),
-            metrics: Metrics::new(),
+            pulses: Pulses::default(),
+            watches: Watches::register(&metrics),
+            metrics,
             state: State::default(),
         };
-        let admin = admin::serve(address, &context, log).await?;
+        let guard = args.scrape.guard(&context.client, &shutdown)?;
+        let admin = match address {
+            Some(address) => Some(serve(address, &context, guard, log).await?),
+            None => None,
+        };
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
         let result = work(context).await;
         shutdown.cancel();
@@ -148,6 +135,32 @@ where
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// Starts the server of all pages; it ends when `Context::shutdown` is cancelled.
+async fn serve(
+    address: SocketAddr,
+    context: &Context,
+    guard: admin::Guard,
+    log: telemetry::Log,
+) -> anyhow::Result<JoinHandle<()>> {
+    let listener = admin::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} for /metrics (choose another --metrics-addr)")
+    })?;
+    let Context {
+        metrics,
+        pulses,
+        readiness,
+        state,
+        shutdown,
+        ..
+    } = context.clone();
+    let pages = admin::health(pulses, readiness.clone())
+        .merge(admin::metrics(metrics, guard.gatekeeper))
+        .merge(admin::debug(log, state, readiness));
+    Ok(tokio::spawn(admin::run(
+        listener, pages, guard.tls, shutdown,
+    )))
 }
 
 async fn client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {

@@ -60,7 +60,7 @@ pub(crate) struct Args {
 
 impl Args {
     /// The node's name, which must be given.
-    pub(super) fn node(&self) -> anyhow::Result<String> {
+    pub(crate) fn node(&self) -> anyhow::Result<String> {
         self.node_name
             .clone()
             .filter(|name| !name.is_empty())

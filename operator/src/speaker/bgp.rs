@@ -31,6 +31,11 @@ pub(super) struct Engine {
     ran: bool,
 }
 
+/// The engine has ended although nobody asked it to.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the BGP engine has failed; the process ends, so that another one announces in its place")]
+pub(super) struct Failed;
+
 struct Running {
     speaker: Speaker,
     config: watch::Sender<Arc<SpeakerConfig>>,
@@ -115,7 +120,10 @@ impl Engine {
     }
 
     /// Waits until what the engine does has changed; for ever while none runs.
-    pub(super) async fn changed(&mut self) {
+    ///
+    /// # Errors
+    /// The engine has ended although nobody asked it to: it has panicked.
+    pub(super) async fn changed(&mut self) -> Result<(), Failed> {
         if let Some(leaving) = &mut self.leaving {
             // It ends well or not at all; either way it is gone.
             let _ = leaving.await;
@@ -123,14 +131,11 @@ impl Engine {
             if let Some((config, routes)) = self.next.take() {
                 self.start(config, routes);
             }
-            return;
+            return Ok(());
         }
-        let gone = match &mut self.running {
-            Some(running) => running.snapshot.changed().await.is_err(),
-            None => true,
-        };
-        if gone {
-            std::future::pending::<()>().await;
+        match &mut self.running {
+            Some(running) => running.snapshot.changed().await.map_err(|_| Failed),
+            None => std::future::pending().await,
         }
     }
 
@@ -183,7 +188,7 @@ mod tests {
             match snapshot.listeners.get(&at) {
                 Some(Ok(())) => return Ok(()),
                 Some(Err(error)) => return Err(error.to_string()),
-                None => engine.changed().await,
+                None => engine.changed().await.map_err(|error| error.to_string())?,
             }
         }
     }
@@ -200,15 +205,26 @@ mod tests {
         engine.wish(None, RouteSet::new());
         engine.wish(Some(config(at)), RouteSet::new());
         assert!(engine.config().is_none(), "the one before is still there");
-        engine.changed().await;
+        engine.changed().await.unwrap();
         assert!(engine.config().is_some());
         assert_eq!(listening(&mut engine, at).await, Ok(()));
         // And what is taken back before its time never starts.
         engine.wish(None, RouteSet::new());
         engine.wish(Some(config(at)), RouteSet::new());
         engine.wish(None, RouteSet::new());
-        engine.changed().await;
+        engine.changed().await.unwrap();
         assert!(engine.config().is_none());
         engine.stop(false).await;
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_ends_by_itself_is_noticed() {
+        let mut engine = Engine::new(Source::default());
+        let at = SocketAddr::from(([127, 0, 0, 1], 0));
+        engine.wish(Some(config(at)), RouteSet::new());
+        // What is left of a task that has panicked.
+        let (_, gone) = watch::channel(Snapshot::default());
+        engine.running.as_mut().unwrap().snapshot = gone;
+        assert_eq!(engine.changed().await, Err(Failed));
     }
 }

@@ -8,7 +8,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use openelb_api::keys;
 use openelb_bgp::{
     BfdSnapshot, BfdState, CounterValues, Family, FamilySnapshot, PeerSnapshot, SessionState,
     Snapshot,
@@ -20,6 +22,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
+use crate::peering::Plan;
+
 /// Where the engine that runs is found, if one runs.
 pub(super) type Source = watch::Sender<Option<watch::Receiver<Snapshot>>>;
 
@@ -30,11 +34,21 @@ pub(super) struct Metrics {
     pub(super) reaction: Histogram,
     /// The engine.
     pub(super) bgp: Source,
+    /// The objects, and whether what they say now is in force.
+    accepted: Arc<ArcSwap<Vec<Accepted>>>,
+}
+
+/// Whether a BgpConf or BgpPeer says something that this node can use.
+#[derive(Debug)]
+struct Accepted {
+    kind: &'static str,
+    name: String,
+    usable: bool,
 }
 
 impl Metrics {
     /// Registers all of them.
-    pub(super) fn register(metrics: &crate::process::Metrics) -> Self {
+    pub(super) fn register(metrics: &openelb_process::Metrics) -> Self {
         let (bgp, running) = watch::channel(None);
         let reaction = Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5]);
         metrics.with(|registry| {
@@ -45,13 +59,84 @@ impl Metrics {
             );
             registry.register_collector(Box::new(Sessions { running }));
         });
-        Self { reaction, bgp }
+        let accepted = Arc::default();
+        let shown = Configuration(Arc::clone(&accepted));
+        metrics.with(|registry| registry.register_collector(Box::new(shown)));
+        Self {
+            reaction,
+            bgp,
+            accepted,
+        }
+    }
+
+    /// Notes which objects this node can use.
+    pub(super) fn planned(&self, plan: &Plan) {
+        let conf = plan.config.is_some() || plan.conf_fault.is_some();
+        let conf = conf.then(|| Accepted {
+            kind: "BgpConf",
+            name: keys::BGP_CONF.to_owned(),
+            usable: plan.conf_fault.is_none(),
+        });
+        let peers = plan.peers.iter().map(|(name, outcome)| Accepted {
+            kind: "BgpPeer",
+            name: name.clone(),
+            usable: outcome.is_ok(),
+        });
+        self.accepted
+            .store(Arc::new(conf.into_iter().chain(peers).collect()));
+    }
+
+    /// Whether BGP can do its work: it can be reached, or it has reached somebody. Without peers there is none.
+    pub(super) fn works(&self) -> Result<(), String> {
+        let running = self.bgp.borrow().clone();
+        running.map_or(Ok(()), |running| works(&running.borrow()))
     }
 
     /// What `/debug/state` tells of BGP.
     pub(super) fn state(&self) -> Value {
         let running = self.bgp.borrow().clone();
         running.map_or(Value::Null, |running| state(&running.borrow()))
+    }
+}
+
+/// What keeps all of BGP from working, if something does. A port that is taken does not, as long as our own connections
+/// succeed; and a router that is away is its own affair.
+fn works(snapshot: &Snapshot) -> Result<(), String> {
+    let mut peers = snapshot.peers.values();
+    if snapshot.peers.is_empty() || peers.any(|peer| peer.state == SessionState::Established) {
+        return Ok(());
+    }
+    if let Some(error) = &snapshot.error {
+        return Err(error.to_string());
+    }
+    let mut listeners = snapshot.listeners.iter();
+    let deaf = listeners.find_map(|(address, bound)| Some((address, bound.as_ref().err()?)));
+    match deaf {
+        Some((address, error)) => Err(format!(
+            "no session is established, and it cannot listen on {address}: {error}"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Which objects are in force, as metrics.
+#[derive(Debug)]
+struct Configuration(Arc<ArcSwap<Vec<Accepted>>>);
+
+impl Collector for Configuration {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let mut metric = encoder.encode_descriptor(
+            "bgp_config_stale",
+            "1 where the object says something that this node cannot use: what it said before goes on, or nothing does",
+            None,
+            MetricType::Gauge,
+        )?;
+        for object in self.0.load().iter() {
+            metric
+                .encode_family(&[("kind", object.kind), ("name", &object.name)])?
+                .encode_gauge(&flag(!object.usable))?;
+        }
+        Ok(())
     }
 }
 
@@ -202,6 +287,8 @@ struct Series {
 enum Kind {
     Counter(fn(&CounterValues) -> u64),
     Gauge(fn(&PeerSnapshot) -> Option<f64>),
+    /// As `Counter`, where the peer has BFD.
+    BfdCounter(fn(&CounterValues) -> u64),
     Flaps,
 }
 
@@ -213,7 +300,7 @@ impl Series {
     ) -> Result<(), fmt::Error> {
         let kind = match self.kind {
             Kind::Gauge(_) => MetricType::Gauge,
-            Kind::Counter(_) | Kind::Flaps => MetricType::Counter,
+            Kind::Counter(_) | Kind::BfdCounter(_) | Kind::Flaps => MetricType::Counter,
         };
         let mut metric = encoder.encode_descriptor(self.name, self.help, None, kind)?;
         for (peer, seen) in &snapshot.peers {
@@ -225,6 +312,11 @@ impl Series {
                     }
                 }
                 Kind::Counter(read) => put(&mut metric, &labels, read(&seen.counters.read()))?,
+                Kind::BfdCounter(read) => {
+                    if seen.bfd.is_some() {
+                        put(&mut metric, &labels, read(&seen.counters.read()))?;
+                    }
+                }
                 Kind::Flaps => {
                     if let Some(bfd) = &seen.bfd {
                         put(&mut metric, &labels, bfd.flaps)?;
@@ -301,6 +393,16 @@ const SERIES: &[Series] = &[
         kind: Kind::Flaps,
     },
     Series {
+        name: "bfd_packets_sent",
+        help: "BFD control packets sent",
+        kind: Kind::BfdCounter(|counters| counters.bfd_sent),
+    },
+    Series {
+        name: "bfd_packets_received",
+        help: "BFD control packets received for the session",
+        kind: Kind::BfdCounter(|counters| counters.bfd_received),
+    },
+    Series {
         name: "bfd_detection_seconds",
         help: "Silence after which BFD calls the peer gone",
         kind: Kind::Gauge(|peer| bfd(peer, |bfd| seconds(bfd.detection))),
@@ -360,6 +462,8 @@ mod tests {
             "openelb_bgp_messages_received_total{peer=\"spine\",type=\"notification\"} 0",
             "openelb_bfd_session_up{peer=\"spine\"} 1",
             "openelb_bfd_session_flaps_total{peer=\"spine\"} 2",
+            "openelb_bfd_packets_sent_total{peer=\"spine\"} 0",
+            "openelb_bfd_packets_received_total{peer=\"spine\"} 0",
             "openelb_bfd_detection_seconds{peer=\"spine\"} 0.3",
         ] {
             assert!(

@@ -57,9 +57,14 @@ const FAREWELL: Duration = Duration::from_secs(3);
 const BATCH: usize = 10_000;
 
 /// Registers every metric of the speaker, each with a value.
-pub(crate) fn example(metrics: &crate::process::Metrics) {
+pub(crate) fn example(metrics: &openelb_process::Metrics) {
     let (_running, snapshot) = watch::channel(metrics::example());
-    Metrics::register(metrics).bgp.send_replace(Some(snapshot));
+    let own = Metrics::register(metrics);
+    own.bgp.send_replace(Some(snapshot));
+    own.planned(&Plan {
+        peers: [("spine".to_owned(), Ok(()))].into(),
+        ..Plan::default()
+    });
     layer2::example(metrics);
 }
 
@@ -69,15 +74,19 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
     args.say_what_is_ignored();
     let picture_gate = context.readiness.gate("complete picture of the cluster");
     let engines_gate = context.readiness.gate("engines");
-    let mut watches = changes(&context.client, &context.namespace, &KINDS);
+    let mut watches = changes(
+        &context.client,
+        &context.namespace,
+        &KINDS,
+        &context.watches,
+    );
     let (entries, entries_rx) = watch::channel(Entries::default());
-    let writer = tokio::spawn(status::write(
-        context.client.clone(),
-        node.clone(),
-        entries_rx,
-    ));
+    let pulses = &context.pulses;
+    let writer = status::write(context.client.clone(), node.clone(), entries_rx);
+    let writer = tokio::spawn(pulses.of_task("the writer of statuses", writer));
     let (news, news_rx) = watch::channel(News::default());
-    let news_writer = tokio::spawn(layer2::write(context.client.clone(), news_rx));
+    let news_writer = layer2::write(context.client.clone(), news_rx);
+    let news_writer = tokio::spawn(pulses.of_task("the writer of announcers", news_writer));
     let layer2 = match args.layer2(&node) {
         Some(settings) => Some(layer2::Engine::new(settings, &context).await?),
         None => None,
@@ -85,6 +94,8 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
     let metrics = Metrics::register(&context.metrics);
     let told = metrics.clone();
     context.state.add("bgp", move || told.state());
+    let looked = metrics.clone();
+    context.readiness.check("BGP", move || looked.works());
     let mut speaker = Speaker {
         picture: Picture::new(&KINDS, Some(node.clone())),
         layer2,
@@ -95,10 +106,13 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
         last_good: LastGood::default(),
         own: Own::default(),
         engine: Engine::new(metrics.bgp.clone()),
+        metrics: metrics.clone(),
         entries,
     };
+    let pulse = pulses.of_loop("the speaker's loop");
     let mut recheck: Option<Timestamp> = None;
     loop {
+        pulse.beat();
         let timer = async {
             match recheck {
                 Some(at) => tokio::time::sleep(until(at)).await,
@@ -107,6 +121,7 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
         };
         tokio::select! {
             () = context.shutdown.cancelled() => break,
+            () = pulse.due() => {}
             change = watches.next() => {
                 let change = change.context("the watches ended")?;
                 let heard = Instant::now();
@@ -122,7 +137,10 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
                 }
             }
             () = timer => recheck = speaker.act(),
-            () = speaker.engine.changed() => speaker.report(),
+            changed = speaker.engine.changed() => {
+                changed?;
+                speaker.report();
+            }
             woken = woken(&mut speaker.layer2) => speaker.layer2_woken(woken?),
         }
         // Whatever made it so: a watch, a link that came up, a timer.
@@ -130,6 +148,7 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
             engines_gate.open();
         }
     }
+    drop(pulse);
     let leaves = speaker.node_leaves();
     tracing::info!(leaves, "the speaker stops");
     let farewell = speaker.farewell(leaves);
@@ -171,6 +190,7 @@ struct Speaker {
     /// The entries in statuses that are this process's.
     own: Own,
     engine: Engine,
+    metrics: Metrics,
     layer2: Option<layer2::Engine>,
     entries: watch::Sender<Entries>,
     news: watch::Sender<News>,
@@ -211,6 +231,7 @@ impl Speaker {
         }
         let routes = self.with_policy(routes);
         self.engine.wish(self.plan.config.clone(), routes);
+        self.metrics.planned(&self.plan);
         self.report();
         self.tell();
         recheck

@@ -12,7 +12,6 @@
 //!
 //! A review itself never waits: its rules are plain functions over memory.
 
-pub mod admin;
 pub mod body;
 pub mod connection;
 pub mod limits;

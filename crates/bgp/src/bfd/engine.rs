@@ -14,6 +14,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,7 +24,7 @@ use tokio::sync::watch;
 use crate::bfd::packet::Packet;
 use crate::bfd::session::Session;
 use crate::config::{BfdConfig, PeerName};
-use crate::snapshot::BfdSnapshot;
+use crate::snapshot::{BfdSnapshot, Counters};
 
 /// Destination port on the same link (RFC 5881 §4).
 const SINGLE_HOP: u16 = 3784;
@@ -49,6 +50,8 @@ pub(crate) struct Wish {
     pub admin_down: bool,
     /// Where its state is told.
     pub status: watch::Sender<Option<BfdSnapshot>>,
+    /// Where its packets are counted.
+    pub counters: Arc<Counters>,
 }
 
 impl Wish {
@@ -149,11 +152,13 @@ impl Running {
 
     fn tick(&mut self, now: Instant) {
         for packet in self.session.tick(now, rand::random()) {
-            if let Some(socket) = &self.socket
-                && let Err(error) = socket.send_to(&packet.encode(), self.destination())
-            {
+            let Some(socket) = &self.socket else { continue };
+            match socket.send_to(&packet.encode(), self.destination()) {
+                Ok(_) => count(&self.wish.counters.bfd_sent),
                 // No route, no neighbour: what BFD is there to find out.
-                tracing::trace!(peer = %self.wish.remote, %error, "BFD packet not sent");
+                Err(error) => {
+                    tracing::trace!(peer = %self.wish.remote, %error, "BFD packet not sent");
+                }
             }
         }
         self.tell();
@@ -405,10 +410,15 @@ impl Threaded {
             None => None,
         };
         if let Some(running) = running {
+            count(&running.wish.counters.bfd_received);
             running.session.receive(now, &packet);
             running.tick(now);
         }
     }
+}
+
+fn count(packets: &AtomicU64) {
+    packets.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Waits until a socket has something, for ever if there is none. What arrives

@@ -82,12 +82,10 @@ pub(crate) fn start(
         writing: JoinSet::new(),
         free_at: Instant::now(),
     };
-    tokio::spawn(
-        context
-            .shutdown
-            .clone()
-            .run_until_cancelled_owned(task.run(seen)),
-    );
+    let work = context
+        .pulses
+        .of_task("the task of announcements", task.run(seen));
+    tokio::spawn(context.shutdown.clone().run_until_cancelled_owned(work));
 }
 
 /// One write that is due.
@@ -120,12 +118,20 @@ struct Task {
 impl Task {
     async fn run(mut self, mut seen: mpsc::Receiver<Change>) {
         let kinds = [&WATCHED[..], &BESIDES].concat();
-        let mut watches = changes(&self.context.client, &self.context.namespace, &kinds);
+        let mut watches = changes(
+            &self.context.client,
+            &self.context.namespace,
+            &kinds,
+            &self.context.watches,
+        );
+        let pulse = self.context.pulses.of_loop("the judge of announcements");
         let mut judge_at: Option<Instant> = None;
         let (mut calm_to_judge, mut calm_to_write) = (self.calm.clone(), self.calm.clone());
         loop {
+            pulse.beat();
             let free_at = self.free_at;
             tokio::select! {
+                () = pulse.due() => {}
                 change = watches.next() => {
                     let Some(change) = change else { return };
                     let mut changed = self.picture.apply(change, Timestamp::now());

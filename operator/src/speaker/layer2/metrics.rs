@@ -14,8 +14,6 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::process;
-
 /// Handles to the metrics of layer 2, read at each scrape.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Metrics(Arc<Shared>);
@@ -32,7 +30,7 @@ struct Shared {
 
 impl Metrics {
     /// Registers them.
-    pub(super) fn register(metrics: &process::Metrics) -> Self {
+    pub(super) fn register(metrics: &openelb_process::Metrics) -> Self {
         let own = Self::default();
         metrics.with(|registry| {
             let registry = registry.sub_registry_with_prefix("layer2");
@@ -74,33 +72,39 @@ impl Metrics {
     }
 }
 
-/// Name, help and value of all that only grows.
-fn counters(responder: &Counters, counts: &Counts) -> [(&'static str, &'static str, u64); 15] {
+/// Name, help and values by ARP and by NDP of what both count.
+fn by_protocol(responder: &Counters) -> [(&'static str, &'static str, [u64; 2]); 4] {
+    [
+        (
+            "requests",
+            "ARP requests and neighbour solicitations for our addresses",
+            [responder.arp_requests(), responder.ndp_requests()],
+        ),
+        (
+            "responses",
+            "ARP replies and neighbour advertisements that answered one",
+            [responder.arp_responses(), responder.ndp_responses()],
+        ),
+        (
+            "gratuitous",
+            "ARP and neighbour advertisements sent unasked",
+            [responder.arp_gratuitous(), responder.ndp_gratuitous()],
+        ),
+        (
+            "conflicts",
+            "Claims on our addresses by somebody else",
+            [responder.arp_conflicts(), responder.ndp_conflicts()],
+        ),
+    ]
+}
+
+/// Name, help and value of all else that only grows.
+fn counters(responder: &Counters, counts: &Counts) -> [(&'static str, &'static str, u64); 11] {
     [
         (
             "frames",
             "Frames that passed the kernel's filter",
             responder.frames(),
-        ),
-        (
-            "requests",
-            "ARP requests and neighbour solicitations for our addresses",
-            responder.requests(),
-        ),
-        (
-            "responses",
-            "ARP replies and neighbour advertisements that answered one",
-            responder.responses(),
-        ),
-        (
-            "gratuitous",
-            "ARP and neighbour advertisements sent unasked",
-            responder.gratuitous(),
-        ),
-        (
-            "conflicts",
-            "Claims on our addresses by somebody else",
-            responder.conflicts(),
         ),
         (
             "malformed",
@@ -162,6 +166,14 @@ impl Collector for Metrics {
         let counts = membership.as_ref().map(|counts| *counts.borrow());
         let counts = counts.unwrap_or_default();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        for (name, help, values) in by_protocol(&responder) {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (protocol, value) in ["arp", "ndp"].into_iter().zip(values) {
+                metric
+                    .encode_family(&[("protocol", protocol)])?
+                    .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            }
+        }
         for (name, help, value) in counters(&responder, &counts) {
             let metric = ConstCounter::new(value);
             let kind = metric.metric_type();
@@ -234,7 +246,8 @@ mod tests {
             "addresses_taken_total 0",
             "events_dropped_total 0",
             "addresses_given_up_total 0",
-            "requests_total 0",
+            "requests_total{protocol=\"arp\"} 0",
+            "conflicts_total{protocol=\"ndp\"} 0",
             "detection_seconds_bucket{le=\"0.4\"} 2",
             "detection_seconds_bucket{le=\"0.7\"} 3",
             "detection_seconds_bucket{le=\"+Inf\"} 3",

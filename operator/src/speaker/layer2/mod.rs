@@ -41,7 +41,7 @@ use metrics::Metrics;
 pub(super) use news::{News, write};
 
 /// Registers every metric of layer 2.
-pub(super) fn example(metrics: &crate::process::Metrics) {
+pub(super) fn example(metrics: &openelb_process::Metrics) {
     Metrics::register(metrics);
 }
 

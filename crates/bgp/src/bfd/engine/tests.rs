@@ -20,6 +20,7 @@ fn wish(multihop: Option<u8>) -> (Wish, watch::Receiver<Option<BfdSnapshot>>) {
         interface: None,
         admin_down: false,
         status,
+        counters: Arc::default(),
     };
     (wish, told)
 }

@@ -63,6 +63,7 @@ pub mod process;
 pub mod product;
 mod record;
 mod scenario;
+pub mod scrape;
 pub mod speakers;
 pub mod tools;
 mod wait;

@@ -39,7 +39,15 @@ impl Chart {
     /// # Errors
     /// helm cannot.
     pub async fn rendered() -> Result<Self> {
-        render(&[]).await.map(Self)
+        Self::rendered_with(&[]).await
+    }
+
+    /// Renders the chart with other values (`name=value`).
+    ///
+    /// # Errors
+    /// helm cannot.
+    pub async fn rendered_with(values: &[&str]) -> Result<Self> {
+        render(values).await.map(Self)
     }
 
     /// One object.

@@ -170,3 +170,49 @@ tolerations:
 {{- $name := printf "%s-webhook" (include "openelb.fullname" .) -}}
 {{- printf "%s,%s.%s,%s.%s.svc" $name $name .Release.Namespace $name .Release.Namespace -}}
 {{- end -}}
+
+{{/* Arguments that guard the metrics. */}}
+{{- define "openelb.secureArgs" -}}
+{{- with .Values.monitoring.secure -}}
+{{- if .enable }}
+- --metrics-secure
+{{- if .certificateSecret }}
+- --metrics-cert-dir=/metrics-certificate
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* How the kubelet asks on the port of the metrics. It verifies no certificate. */}}
+{{- define "openelb.probe" -}}
+port: metrics{{ if .Values.monitoring.secure.enable }}, scheme: HTTPS{{ end }}
+{{- end -}}
+
+{{/* Whether a certificate for the metrics is mounted; empty for no. */}}
+{{- define "openelb.metricsCertificate" -}}
+{{- with .Values.monitoring.secure }}{{ if .enable }}{{ .certificateSecret | default "" }}{{ end }}{{ end -}}
+{{- end -}}
+
+{{/* Rules to ask the API server who scrapes. */}}
+{{- define "openelb.scrapeRules" -}}
+{{- if .Values.monitoring.secure.enable }}
+# Whose a scraper's token is, and whether its owner may.
+- apiGroups: [authentication.k8s.io]
+  resources: [tokenreviews]
+  verbs: [create]
+- apiGroups: [authorization.k8s.io]
+  resources: [subjectaccessreviews]
+  verbs: [create]
+{{- end }}
+{{- end -}}
+
+{{/* What a monitor's endpoint says besides its port. */}}
+{{- define "openelb.scrape" -}}
+{{- if .Values.monitoring.secure.enable }}
+scheme: https
+tlsConfig:
+  {{- toYaml .Values.monitoring.secure.tlsConfig | nindent 2 }}
+authorization:
+  credentials: {name: {{ include "openelb.fullname" . }}-scraper, key: token}
+{{- end }}
+{{- end -}}

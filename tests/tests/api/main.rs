@@ -2,8 +2,11 @@
 
 mod chart;
 mod crds;
+mod health;
 mod ipam;
 mod kubernetes;
+mod logs;
 mod observability;
+mod scrapes;
 mod speaker;
 mod webhook;

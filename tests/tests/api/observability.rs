@@ -159,6 +159,55 @@ fn a_process_tells_its_state_and_changes_its_log_for_this_machine_only() {
 }
 
 #[test]
+fn a_webhook_tells_its_state_and_changes_its_log_for_this_machine_only() {
+    story(async || -> Result<()> {
+        let bed = Bed::start().await?;
+        let port = SocketAddr::from(([0, 0, 0, 0], free()?.port()));
+        let here = SocketAddr::from(([127, 0, 0, 1], port.port()));
+        bed.eip("lan", "192.0.2.1").await?;
+        let webhook = Program::new("webhook", binary("openelb-webhook")?)
+            .args(["serve", "--bind-address=127.0.0.1", "--health-addr=0"])
+            .arg(format!("--webhook-port={}", free()?.port()))
+            .arg(format!("--metrics-addr={port}"))
+            .arg("--log=warn")
+            .arg("--kubeconfig")
+            .arg(bed.control.kubeconfig())
+            .start(bed.control.folder().path())?;
+        let told = eventually("the state", Deadline::SHORT, async || {
+            let told = state(here).await?;
+            ensure!(told["webhook"]["loaded"] == true, "{told}");
+            ensure!(
+                told["webhook"]["certificate"]["notAfter"].is_string(),
+                "{told}"
+            );
+            anyhow::Ok(told)
+        })
+        .await?;
+        ensure!(told["webhook"]["objects"].as_u64() >= Some(1), "{told}");
+        ensure!(told["ready"]["certificate"] == true, "{told}");
+        ensure!(!told.to_string().contains("PRIVATE KEY"), "{told}");
+
+        let log = webhook.log();
+        ensure!(!log.contains("INFO"), "{log}");
+        let good = put(here, "/debug/log", "info").await?;
+        ensure!(good.starts_with("HTTP/1.1 200"), "{good}");
+        ensure!(get(here, "/debug/log").await?.ends_with("info\n"));
+        let log = webhook.log();
+        ensure!(log.contains("what is logged was changed"), "{log}");
+
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        if socket.connect("192.0.2.1:9").is_ok() {
+            let elsewhere = SocketAddr::new(socket.local_addr()?.ip(), port.port());
+            for path in ["/debug/state", "/debug/log"] {
+                let answer = get(elsewhere, path).await?;
+                ensure!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_speakers_state_names_its_sessions_and_no_secret() {
     story(async || -> Result<()> {
         let bed = Bed::start().await?;

@@ -3,33 +3,62 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
 use super::{User, repository};
 use crate::{Deadline, tool};
 
-/// The shell commands of the first block under `heading` on a page (`docs/tasks/install.md`) of the repository.
+/// The shell commands under a heading of a page.
+#[derive(Debug, PartialEq, Eq)]
+struct Commands {
+    heading: String,
+    script: String,
+}
+
+/// All shell commands of a page, by the heading that they stand under.
+fn on(page: &str) -> Vec<Commands> {
+    let mut found: Vec<Commands> = Vec::new();
+    let mut heading = "";
+    // Inside a block: whether it is one of the shell.
+    let mut block = None;
+    for line in page.lines() {
+        let fence = line.trim_start().strip_prefix("```");
+        match (block, fence) {
+            (None, Some(language)) => block = Some(SHELLS.contains(&language.trim())),
+            (Some(_), Some(_)) => block = None,
+            (None, None) if line.starts_with('#') => heading = line.trim_start_matches('#').trim(),
+            (Some(true), None) => {
+                if found.last().is_none_or(|last| last.heading != heading) {
+                    let heading = heading.to_owned();
+                    let script = String::new();
+                    found.push(Commands { heading, script });
+                }
+                if let Some(last) = found.last_mut() {
+                    last.script += line;
+                    last.script.push('\n');
+                }
+            }
+            (Some(false) | None, None) => {}
+        }
+    }
+    found
+}
+
+/// What blocks of commands call themselves.
+const SHELLS: [&str; 4] = ["sh", "bash", "shell", "console"];
+
+/// The shell commands under `heading` on a page (`docs/tasks/install.md`) of the repository: of all blocks there.
 ///
 /// # Errors
 /// There is no such page, heading or block.
 pub fn commands(page: &str, heading: &str) -> Result<String> {
     let text = std::fs::read_to_string(repository().join(page))
         .with_context(|| format!("cannot read {page}"))?;
-    let block = text
-        .lines()
-        .skip_while(|line| line.trim_start_matches('#').trim() != heading || !line.starts_with('#'))
-        .skip(1)
-        .take_while(|line| !line.starts_with("## "))
-        .skip_while(|line| *line != "```sh")
-        .skip(1)
-        .take_while(|line| *line != "```")
-        .fold(String::new(), |all, line| all + line + "\n");
-    ensure!(
-        !block.is_empty(),
-        "{page} has no shell commands under \"{heading}\""
-    );
-    Ok(block)
+    let found = on(&text).into_iter().find(|found| found.heading == heading);
+    let found =
+        found.with_context(|| format!("{page} has no shell commands under \"{heading}\""))?;
+    Ok(found.script)
 }
 
 /// Runs the commands under `heading` on a page as the user would, in a shell in the repository; returns what they printed.
@@ -76,21 +105,4 @@ pub async fn follow_in(user: &User, page: &str, heading: &str, folder: &Path) ->
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn takes_the_block_under_the_heading_and_no_other() {
-        let uninstall = commands("docs/tasks/install.md", "Uninstall").unwrap();
-        assert_eq!(
-            uninstall,
-            "helm uninstall openelb --namespace openelb-system --wait\n"
-        );
-    }
-
-    #[test]
-    fn a_heading_without_commands_is_an_error() {
-        let none = commands("docs/tasks/install.md", "What your cluster needs to know");
-        assert!(none.unwrap_err().to_string().contains("no shell commands"));
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ mod nodes;
 mod packaging;
 mod pods;
 mod quickstart;
+mod quickstart_command;
 mod rules;
 mod uninstall;
 

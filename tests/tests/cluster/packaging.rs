@@ -1,17 +1,18 @@
 //! Ways onto a cluster and from version to version: one file for kubectl, and the previous chart under load.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use openelb_tests::cluster::Cluster;
 use openelb_tests::product::{NAMESPACE, Product, page, repository};
-use openelb_tests::scenario;
-use serde_json::Value;
+use openelb_tests::{Deadline, eventually, scenario};
 
 const ALL: [&str; 3] = ["n1", "n2", "n3"];
 const INSTALL_PAGE: &str = "docs/tasks/install.md";
 const OFFLINE_PAGE: &str = "docs/tasks/offline.md";
+const MONITOR_PAGE: &str = "docs/tasks/monitor.md";
 
 /// Installed as the page says, applied again, and an address is served all the time.
 #[test]
@@ -52,8 +53,42 @@ fn a_package_of_the_chart_is_all_that_helm_needs() {
         page::follow_in(user, OFFLINE_PAGE, "Where helm is", &folder).await?;
         user.rolled_out(NAMESPACE, "daemonset/openelb-speaker")
             .await?;
-        product.samples().await.map(drop)
+        product.samples().await?;
+        guarded_metrics(&product).await
     });
+}
+
+/// Metrics by HTTPS, to a token: the kubelet's probes go on, and the speaker's port answers the node.
+async fn guarded_metrics(product: &Product<'_>) -> Result<()> {
+    let user = product.user();
+    let token = page::follow(user, MONITOR_PAGE, "Only for who may").await?;
+    // helm says what it did before the token.
+    let token = token.lines().last().context("no token")?.trim();
+    let header = format!("Authorization: Bearer {token}");
+    let url = "https://127.0.0.1:50053/metrics";
+    let node = product.cluster().network().node("n1")?.namespace();
+    let scrape = [
+        "curl",
+        "--insecure",
+        "--silent",
+        "--max-time",
+        "5",
+        "--include",
+    ];
+    eventually("guarded metrics", Deadline::LONG, async || {
+        let page = node
+            .run(&[&scrape[..], &["--header", &header, url]].concat())
+            .await?;
+        ensure!(
+            page.contains(" 200") && page.contains("openelb_build_info"),
+            "{page}"
+        );
+        anyhow::Ok(())
+    })
+    .await?;
+    let page = node.run(&[&scrape[..], &[url]].concat()).await?;
+    ensure!(page.contains(" 401"), "{page}");
+    product.judge_rights(&[]).await
 }
 
 /// The generation of every workload: it grows whenever its spec changes.
@@ -75,14 +110,20 @@ fn the_previous_chart_is_upgraded_under_load() {
         let cluster = Cluster::config(3).audit().start().await?;
         let product = Product::new(&cluster).await?;
         let user = product.user();
-        let chart = cluster.network().folder().join("previous");
-        previous(&chart)?;
-        let older = older_crd()?;
-        ensure!(!older.contains(FIELD));
-        user.apply("config/crd/bases").await?;
-        cluster.apply(&older).await?;
+        let folder = cluster.network().folder().join("previous");
+        let definitions = previous_definitions(&folder)?;
+        let text = std::fs::read_to_string(definitions.join(OLD_CRD))?;
+        ensure!(
+            !text.contains(FIELD),
+            "the chart before has {FIELD} already"
+        );
+        let definitions = definitions.to_str().context("a path is no text")?;
+        user.kubectl(&["apply", "--filename", definitions]).await?;
+        cluster.apply(MORE_RIGHTS).await?;
         let tag = format!("global.tag=v{}", env!("CARGO_PKG_VERSION"));
-        user.install_from(&chart, &[&tag, "install.crds=false"])
+        // Its install job would apply the CRDs that are in our image.
+        let values = [tag.as_str(), "install.crds=false"];
+        user.install_from(&repository().join(PREVIOUS), &values)
             .await?;
         let (bgp, lan) = product.samples().await?;
         product.leads_to(bgp, &ALL).await?;
@@ -103,7 +144,8 @@ fn the_previous_chart_is_upgraded_under_load() {
         ensure!(charts(&product).await? == this);
         ensure!(product.address("web-bgp").await? == bgp);
         ensure!(product.address("web-lan").await? == lan);
-        let crd = ["get", "crd", "eips.network.kubesphere.io", "--output=json"];
+        let crd = "eipaddresses.network.kubesphere.io";
+        let crd = ["get", "crd", crd, "--output=json"];
         ensure!(user.kubectl(&crd).await?.contains(FIELD), "an old CRD");
         // Every job has run, and none is left to be in the way of the next upgrade.
         let jobs = ["get", "jobs", "--namespace", NAMESPACE, "--output=name"];
@@ -120,51 +162,45 @@ fn the_previous_chart_is_upgraded_under_load() {
     });
 }
 
-/// A field of the Eip that the version before did not have.
-const FIELD: &str = "avoidBuggyIPs";
+/// The chart before this one, packed by helm as 0.6.99. Its images cannot be had any more: it is installed with ours.
+const PREVIOUS: &str = "tests/fixtures/previous/openelb-0.6.99.tgz";
+/// One of its CRDs, and a field of ours that it lacks.
+const OLD_CRD: &str = "network.kubesphere.io_eipaddresses.yaml";
+const FIELD: &str = "holders";
 
-/// The CRD of Eips without [`FIELD`].
-fn older_crd() -> Result<String> {
-    let path = repository().join("config/crd/bases/network.kubesphere.io_eips.yaml");
-    let mut crd: Value = serde_saphyr::from_str(&std::fs::read_to_string(path)?)?;
-    let versions = crd
-        .pointer_mut("/spec/versions")
-        .and_then(Value::as_array_mut)
-        .context("the CRD has no versions")?;
-    for version in versions {
-        if let Some(properties) =
-            version.pointer_mut("/schema/openAPIV3Schema/properties/spec/properties")
-        {
-            properties
-                .as_object_mut()
-                .and_then(|fields| fields.remove(FIELD));
-        }
-    }
-    Ok(crd.to_string())
-}
+/// What our images read and write that those of the chart before did not.
+const MORE_RIGHTS: &str = r"
+apiVersion: v1
+kind: Namespace
+metadata: {name: openelb-system}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: images-of-another-version}
+rules:
+  - {apiGroups: [''], resources: [pods, configmaps], verbs: [list, watch]}
+  - {apiGroups: [events.k8s.io], resources: [events], verbs: [create]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: images-of-another-version}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: images-of-another-version}
+subjects:
+  - {kind: ServiceAccount, name: openelb-controller, namespace: openelb-system}
+  - {kind: ServiceAccount, name: openelb-speaker, namespace: openelb-system}
+";
 
-/// A copy of this chart that calls itself older.
-fn previous(folder: &Path) -> Result<()> {
-    copy(&repository().join("charts/openelb"), folder)?;
-    let file = folder.join("Chart.yaml");
-    let text = std::fs::read_to_string(&file)?;
-    let older = text.replace(env!("CARGO_PKG_VERSION"), "0.6.99");
-    ensure!(older != text);
-    Ok(std::fs::write(&file, older)?)
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
+/// Unpacks the CRDs of the chart before, and returns their folder.
+fn previous_definitions(folder: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(folder)?;
+    let unpacked = Command::new("tar")
+        .args(["--extract", "--gzip", "--file"])
+        .arg(repository().join(PREVIOUS))
+        .arg("--directory")
+        .arg(folder)
+        .status()?;
+    ensure!(unpacked.success(), "{PREVIOUS} cannot be unpacked");
+    Ok(folder.join("openelb/files/crds"))
 }
 
 /// The charts that our pods are from.

@@ -56,6 +56,7 @@ pub mod ipam;
 mod janitor;
 pub mod keepalived;
 pub mod lan;
+pub mod monitoring;
 mod namespace;
 pub mod network;
 pub mod prober;

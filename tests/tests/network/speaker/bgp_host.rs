@@ -151,6 +151,15 @@ fn metrics_show_sessions_messages_prefixes_and_bfd() {
                 value(&text, "openelb_speaker_reaction_seconds_count")? >= 1.0,
                 "no reaction"
             );
+            for direction in ["sent", "received"] {
+                let packets = format!("openelb_bfd_packets_{direction}_total{{peer=\"router\"}}");
+                ensure!(
+                    value(&text, &packets)? > 1.0,
+                    "no BFD packet was {direction}"
+                );
+            }
+            let stale = "openelb_bgp_config_stale{kind=\"BgpPeer\",name=\"router\"}";
+            ensure!(value(&text, stale)? == 0.0, "the peer cannot be used");
             Ok(())
         })
         .await?;

@@ -198,9 +198,9 @@ fn one_node_answers_and_another_takes_over_when_it_dies() {
         let other = if first == "n1" { "n2" } else { "n1" };
         counts(&stage, other, "addresses", |value| value == 0).await?;
         for name in [
-            "requests_total",
-            "responses_total",
-            "gratuitous_total",
+            "requests_total{protocol=\"arp\"}",
+            "responses_total{protocol=\"arp\"}",
+            "gratuitous_total{protocol=\"arp\"}",
             "addresses_taken_total",
         ] {
             counts(&stage, &first, name, |value| value > 0).await?;
@@ -230,7 +230,8 @@ fn one_node_answers_and_another_takes_over_when_it_dies() {
         let _ = host.run(&claim).await;
         condition(&stage, ADDRESS, "Conflict", "True").await?;
         told(&stage, "ForeignClaim", ADDRESS).await?;
-        counts(&stage, &second, "conflicts_total", |value| value > 0).await
+        let conflicts = "conflicts_total{protocol=\"arp\"}";
+        counts(&stage, &second, conflicts, |value| value > 0).await
     });
 }
 

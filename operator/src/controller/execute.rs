@@ -92,6 +92,7 @@ pub(crate) async fn run(client: Client, job: Job) -> Report {
             },
         }
     };
+    tracing::debug!(outcome = ?end.as_ref().map(|conclusion| &conclusion.outcome), "a plan has ended");
     let again = !matches!(
         &end,
         Ok(Conclusion {

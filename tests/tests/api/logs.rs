@@ -67,12 +67,13 @@ fn every_line_says_who_wrote_it_as_json_and_as_text() {
             }
         }
         let log = controller.log();
+        let span = r#""service":"default/web""#;
         let of_web = complete(&log)
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|line| line["span"]["service"] == "default/web");
+            .filter(|line| line["spans"].to_string().contains(span));
         ensure!(
             of_web.count() > 0,
-            "no request is told for whom it was\n{log}"
+            "no line is in the span of the Service\n{log}"
         );
         for line in complete(&speaker.log()) {
             let end = " process=speaker node=worker pod=speaker-a";

@@ -158,8 +158,8 @@ fn metrics_show_sessions_messages_prefixes_and_bfd() {
                     "no BFD packet was {direction}"
                 );
             }
-            let stale = "openelb_bgp_config_stale{kind=\"BgpPeer\",name=\"router\"}";
-            ensure!(value(&text, stale)? == 0.0, "the peer cannot be used");
+            let config = "openelb_bgp_config_stale{kind=\"BgpPeer\",name=\"router\"}";
+            ensure!(value(&text, config)? == 0.0, "the peer cannot be used");
             Ok(())
         })
         .await?;

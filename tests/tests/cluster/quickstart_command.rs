@@ -32,6 +32,8 @@ impl Quickstart {
             .arg("--state")
             .arg(self.state.path())
             .args(args)
+            // Whoever keeps the tests' worlds does not mean this one.
+            .env_remove("OPENELB_KEEP_WORLD")
             .envs(env.iter().copied())
             .current_dir(repository())
             .stdin(Stdio::null())

@@ -228,7 +228,7 @@ mod tests {
             .with_ansi(false)
             .with_writer(move || writer.clone());
         let write = || {
-            let span = tracing::info_span!("service", name = "default/web");
+            let span = tracing::info_span!("plan", service = "default/web");
             span.in_scope(|| tracing::info!(eip = "lan", "served"));
         };
         match format {
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_line_of_text_ends_with_who_wrote_it() {
         let line = line(Format::Text);
-        assert!(line.contains("service{name=\"default/web\"}"), "{line}");
+        assert!(line.contains("plan{service=\"default/web\"}"), "{line}");
         assert!(line.contains("served eip=\"lan\""), "{line}");
         assert!(line.ends_with(" process=speaker node=n\"1\n"), "{line}");
         assert_eq!(line.lines().count(), 1);
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(read["process"], "speaker");
         assert_eq!(read["node"], "n\"1");
         assert_eq!(read.get("pod"), None);
-        assert_eq!(read["span"]["name"], "default/web");
+        assert_eq!(read["span"]["service"], "default/web");
         assert_eq!(read["fields"]["eip"], "lan");
         assert!(line.ends_with("}\n"), "{line}");
     }

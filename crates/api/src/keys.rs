@@ -108,7 +108,7 @@ pub mod conditions {
     /// On an EipAddress: the kernel of the announcing node answers ARP for it by itself, and so do those of other nodes
     /// that are set up alike.
     pub const KERNEL_ANSWERS: &str = "KernelAnswers";
-    /// On an EipAddress: no Eip contains the address any more.
+    /// On an EipAddress that a Service holds or that is kept for one: no Eip contains the address any more.
     pub const ORPHANED: &str = "Orphaned";
     /// On a Service: it has the addresses that it asks for.
     pub const ALLOCATED: &str = "openelb.kubesphere.io/Allocated";
@@ -128,6 +128,8 @@ pub mod reasons {
     pub const ACCEPTED: &str = "Accepted";
     /// On BgpConf and BgpPeer: the message names fields that OpenELB's objects may have and that do nothing here.
     pub const WITHOUT_EFFECT: &str = "FieldsWithoutEffect";
+    /// On a Service and on an EipAddress: the address was taken out of its Eip.
+    pub const ADDRESS_REMOVED: &str = "AddressRemoved";
     /// On a Service: its Eip has protocol vip, whose addresses are given and not announced.
     pub const NOT_SUPPORTED_YET: &str = "NotSupportedYet";
 }

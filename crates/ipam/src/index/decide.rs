@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use openelb_api::Family;
+use openelb_api::keys::reasons;
 use openelb_api::v1alpha2::OnAddressRemoved;
 
 use super::pools::is_deleting;
@@ -468,7 +469,7 @@ impl Index {
             }
             Some(_) => {
                 let warning = Warning {
-                    reason: "AddressRemoved",
+                    reason: reasons::ADDRESS_REMOVED,
                     text: format!(
                         "{address} is no longer in Eip {eip}; it stays until the Service asks for another \
                          address or the Eip says onAddressRemoved: Reassign"

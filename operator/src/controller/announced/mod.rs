@@ -8,6 +8,8 @@
 //! For the same reason what the watches say is always taken in at once, also while a write is under way.
 
 mod bgp;
+mod condition;
+mod orphaned;
 mod reserved;
 mod silent;
 mod verdict;
@@ -194,6 +196,7 @@ impl Task {
         self.waiting.extend(
             reserved::writes(&self.picture, now)
                 .into_iter()
+                .chain(orphaned::writes(&self.picture, now))
                 .map(|(name, body)| Write::Address(name, body)),
         );
         let announced = &self.picture.announced;

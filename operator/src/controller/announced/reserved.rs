@@ -1,13 +1,12 @@
 //! EipAddresses that nobody holds: people make them, and those that got past the webhook are told what it would have said.
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::ResourceExt as _;
 use openelb_api::keys::{conditions::INVALID, reasons};
 use openelb_api::v1alpha2::EipAddress;
 use openelb_api::validate::{self, View};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::condition::{Said, written};
 use crate::picture::Picture;
 
 /// The statuses to write, by name of the EipAddress: where there is something to say, or to take back.
@@ -23,11 +22,6 @@ pub(super) fn writes(picture: &Picture, now: Timestamp) -> Vec<(String, Value)> 
         .collect()
 }
 
-fn shown(object: &EipAddress) -> Option<&Condition> {
-    let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
-    conditions.find(|condition| condition.type_ == INVALID)
-}
-
 fn write(object: &EipAddress, view: &View, now: Timestamp) -> Option<Value> {
     let nobodys = object.spec.services.is_empty() && object.spec.remembered.is_none();
     let denials = if nobodys {
@@ -35,46 +29,32 @@ fn write(object: &EipAddress, view: &View, now: Timestamp) -> Option<Value> {
     } else {
         Vec::new()
     };
-    let (status, reason) = if denials.is_empty() {
-        ("False", reasons::VALID)
-    } else {
-        ("True", reasons::INVALID)
+    let is_wrong = !denials.is_empty();
+    let said = Said {
+        type_: INVALID,
+        holds: is_wrong,
+        reason: if is_wrong {
+            reasons::INVALID
+        } else {
+            reasons::VALID
+        },
+        message: denials.join("; "),
+        generation: object.metadata.generation,
     };
-    let message = denials.join("; ");
-    let before = shown(object);
-    let says = |condition: &Condition| condition.status == status && condition.message == message;
-    // Of one that was always right there is nothing to say.
-    if before.map_or(denials.is_empty(), says) {
-        return None;
-    }
-    let since = before
-        .filter(|before| before.status == status)
-        .map(|before| before.last_transition_time.clone());
-    let condition = Condition {
-        type_: INVALID.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message,
-        observed_generation: object.metadata.generation,
-        last_transition_time: since
-            .unwrap_or_else(|| Time(now.round(jiff::Unit::Second).unwrap_or(now))),
-    };
-    // Those of speakers stay; the version makes sure that none is lost.
-    let others = object.status.iter().flat_map(|status| &status.conditions);
-    let mut all: Vec<&Condition> = others.filter(|other| other.type_ != INVALID).collect();
-    all.push(&condition);
-    Some(json!({
-        "metadata": { "resourceVersion": object.resource_version() },
-        "status": { "conditions": all },
-    }))
+    let status = object.status.as_ref();
+    let conditions = status.map(|status| &status.conditions[..]);
+    let version = object.metadata.resource_version.as_deref();
+    written(said, conditions.unwrap_or_default(), version, now)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use kube::ResourceExt as _;
     use openelb_api::v1alpha2::{Eip, EipSpec};
     use openelb_api::validate::EipFacts;
+    use serde_json::json;
 
     use super::*;
 

@@ -1,9 +1,10 @@
 //! What users write into records and statuses, and what an Eip says of itself.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, Patch, PatchParams};
-use openelb_api::v1alpha2::{Eip, EipAddress};
+use openelb_api::keys::conditions::ORPHANED;
+use openelb_api::v1alpha2::{Eip, EipAddress, EipSpec};
 use openelb_tests::ipam::{Bed, service};
 use openelb_tests::{Deadline, eventually, story};
 use serde_json::json;
@@ -119,6 +120,51 @@ fn an_eip_says_when_it_is_full_and_when_it_cannot_be_used() {
             .await?;
         says("Ready", true, false).await?;
         says("Invalid", false, false).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn an_address_that_left_every_eip_says_so_until_it_is_back_in_one() {
+    story(async || -> Result<()> {
+        let bed = Bed::start().await?;
+        let _controller = bed.controller("one")?;
+        let sticky = EipSpec {
+            address: "192.0.2.0/30".to_owned(),
+            sticky: true,
+            ..EipSpec::default()
+        };
+        bed.eip_of("lan", sticky).await?;
+        for (name, address) in [("gone", "192.0.2.0"), ("web", "192.0.2.1")] {
+            bed.create(&service(name)).await?;
+            bed.shows(name, &[address]).await?;
+        }
+        // Of the one nobody is left but the memory.
+        bed.delete("gone").await?;
+        let says = async |address: &str, wanted: bool| -> Result<String> {
+            let what = format!("{address} to be an orphan: {wanted}");
+            eventually(&what, Deadline::SHORT, async || {
+                let record = bed.record(address).await?.context("no record")?;
+                let conditions = record.status.unwrap_or_default().conditions;
+                let said = conditions.into_iter().find(|one| one.type_ == ORPHANED);
+                let said = said.context("nothing is said")?;
+                ensure!((said.status == "True") == wanted, "{said:?}");
+                Ok(said.message)
+            })
+            .await
+        };
+        bed.patch_eip("lan", json!({"spec": {"address": "192.0.2.2/31"}}))
+            .await?;
+        let message = says("192.0.2.1", true).await?;
+        assert!(message.contains("default/web has it"), "{message}");
+        let message = says("192.0.2.0", true).await?;
+        assert!(message.contains("delete this EipAddress"), "{message}");
+        bed.shows("web", &["192.0.2.1"]).await?;
+        // Any Eip will do.
+        bed.eip("other", "192.0.2.0/31").await?;
+        assert_eq!(says("192.0.2.0", false).await?, "");
+        assert_eq!(says("192.0.2.1", false).await?, "");
+        bed.shows("web", &["192.0.2.1"]).await?;
         Ok(())
     });
 }

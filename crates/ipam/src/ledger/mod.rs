@@ -9,6 +9,7 @@
 //! Everything here is plain data: the controller's executor turns a [`Call`] into an API request
 //! and the response into an [`Answer`]; the model check does the same on a map in memory.
 
+mod admission;
 mod record;
 mod transaction;
 

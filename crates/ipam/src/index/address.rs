@@ -6,7 +6,7 @@ use std::sync::Arc;
 use openelb_api::v1alpha2::Sharing;
 use openelb_api::{Closed, Family};
 
-use super::decide::Warning;
+use super::find::Warning;
 use super::pools::Entry;
 use super::wording::Problem;
 use super::{Index, Slot};

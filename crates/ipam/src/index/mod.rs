@@ -13,6 +13,7 @@ mod address;
 mod aside;
 mod decide;
 mod eip;
+mod find;
 mod leftovers;
 mod pools;
 mod rest;

@@ -11,6 +11,7 @@
 
 mod address;
 mod aside;
+mod conclude;
 mod decide;
 mod eip;
 mod find;
@@ -18,6 +19,7 @@ mod leftovers;
 mod pools;
 mod rest;
 mod select;
+mod slots;
 mod waiting;
 mod wording;
 
@@ -28,10 +30,11 @@ use std::sync::Arc;
 pub use eip::{EipView, LISTED, Share};
 use pools::Pools;
 use rest::Resting;
+use slots::Slot;
 use waiting::Waiting;
 
-use crate::ledger::{Conclusion, Outcome, Plan, Record, Seen, Stored};
-use crate::names::{ServiceKey, Uid, Version};
+use crate::ledger::{Plan, Stored};
+use crate::names::{ServiceKey, Uid};
 use crate::service::{ServiceFacts, ServiceStatus};
 use crate::taken::Taken;
 
@@ -58,23 +61,6 @@ pub enum News {
     Failed(Arc<str>),
     /// It has what it asks for, but somebody should look at it: the condition's reason, and the words.
     Warning(&'static str, Arc<str>),
-}
-
-/// What is known of one address.
-#[derive(Clone, Debug, Default)]
-struct Slot {
-    /// The object as it was last read or written.
-    stored: Option<Stored>,
-    /// What we are about to make of it.
-    pending: Option<Box<Record>>,
-}
-
-impl Slot {
-    fn record(&self) -> Option<&Record> {
-        self.pending
-            .as_deref()
-            .or(self.stored.as_ref().map(|stored| &stored.record))
-    }
 }
 
 /// See the [module](self).
@@ -210,34 +196,6 @@ impl Index {
         news
     }
 
-    /// A record mostly says of its Services what they say themselves: that is kept in memory once.
-    fn store_once(&mut self, address: IpAddr) {
-        let Some(stored) = self
-            .slots
-            .get_mut(&address)
-            .and_then(|slot| slot.stored.as_mut())
-        else {
-            return;
-        };
-        if let Some((name, _)) = self.pools.get_name(&stored.record.eip) {
-            stored.record.eip = name.clone();
-        }
-        for entry in &mut stored.record.entries {
-            let Some(facts) = self.services.get(&entry.service) else {
-                continue;
-            };
-            entry.service = facts.key.clone();
-            if entry.uid == facts.uid {
-                entry.uid = facts.uid.clone();
-            }
-            if let Some(request) = &facts.request
-                && request.terms == entry.terms
-            {
-                entry.terms = request.terms.clone();
-            }
-        }
-    }
-
     /// Takes in that the object with this uid is gone.
     pub fn remove_record(&mut self, address: IpAddr, uid: &Uid, now: Millis) {
         let Some(slot) = self.slots.get(&address) else {
@@ -347,224 +305,5 @@ impl Index {
             self.refresh_taken(address);
         }
         self.end_aside(now);
-    }
-
-    /// Takes in how a plan ended. `None` for a plan whose end is not known, because a request failed:
-    /// its addresses stay taken until the next plan for the same Service says what is there.
-    pub fn conclude(&mut self, plan: &Plan<ServiceStatus>, end: Option<&Conclusion>, now: Millis) {
-        let Some(end) = end else { return };
-        for (address, seen) in &end.records {
-            if let Seen::Stored(stored) = seen {
-                let known = self
-                    .slots
-                    .get(address)
-                    .and_then(|slot| slot.stored.as_ref());
-                if known.is_none_or(|known| !stored.version.is_older_than(&known.version)) {
-                    let slot = Slot {
-                        stored: Some(stored.clone()),
-                        pending: self.pending_of_others(*address, &plan.subject.uid),
-                    };
-                    self.set_slot(*address, Some(slot), now);
-                    self.wake_gone_holders(*address, &plan.subject.uid);
-                }
-                continue;
-            }
-            // A reservation's last word is never "none": this one was given back. Where a watch was faster to
-            // say so, the address may be somebody else's already, or be the same Service's again by another
-            // writer's word, in an object of its own.
-            let subject = &plan.subject.uid;
-            let Some(slot) = self.slots.get(address) else {
-                continue;
-            };
-            let stored = slot.stored.clone().filter(|stored| match seen {
-                Seen::Deleted(uid) => stored.uid != *uid,
-                Seen::Stored(_) | Seen::Absent => !stored.record.names(subject),
-            });
-            let pending = self.pending_of_others(*address, subject);
-            let left = stored.is_some() || pending.is_some();
-            self.set_slot(*address, left.then_some(Slot { stored, pending }), now);
-        }
-        if end.outcome != Outcome::Done {
-            for reservation in &plan.reserve {
-                let address = reservation.record.address;
-                if let Some(slot) = self
-                    .slots
-                    .get(&address)
-                    .filter(|slot| slot.pending.is_some())
-                {
-                    let stored = slot.stored.clone();
-                    let slot = stored.map(|stored| Slot {
-                        stored: Some(stored),
-                        pending: None,
-                    });
-                    self.set_slot(address, slot, now);
-                }
-            }
-        }
-        if let (Some(version), Some(status)) = (&end.published, &plan.publish) {
-            self.published(&plan.subject.key, &plan.subject.uid, version, status, now);
-        }
-    }
-
-    /// What a plan for another Service is about to make of an address.
-    fn pending_of_others(&self, address: IpAddr, subject: &Uid) -> Option<Box<Record>> {
-        let pending = self.slots.get(&address)?.pending.as_ref()?;
-        (!pending.names(subject)).then(|| pending.clone())
-    }
-
-    fn published(
-        &mut self,
-        key: &ServiceKey,
-        uid: &Uid,
-        version: &Version,
-        status: &ServiceStatus,
-        now: Millis,
-    ) {
-        let Some(facts) = self.services.get_mut(key).filter(|facts| facts.uid == *uid) else {
-            return;
-        };
-        if version.is_older_than(&facts.version) {
-            return;
-        }
-        facts.version = version.clone();
-        let before = std::mem::replace(&mut facts.status, status.clone()).addresses;
-        self.show(key, &before, &status.addresses, now);
-    }
-
-    fn show(&mut self, key: &ServiceKey, before: &[IpAddr], after: &[IpAddr], now: Millis) {
-        for address in before.iter().filter(|address| !after.contains(address)) {
-            if let Some(keys) = self.shown.get_mut(address) {
-                keys.retain(|shown| shown != key);
-                if keys.is_empty() {
-                    self.shown.remove(address);
-                }
-            }
-            self.freed(*address, now);
-        }
-        for address in after {
-            let shown = self.shown.entry(*address);
-            let keys = shown.or_insert_with(|| Vec::with_capacity(1));
-            if !keys.contains(key) {
-                keys.push(key.clone());
-            }
-            self.refresh_taken(*address);
-        }
-    }
-
-    fn set_slot(&mut self, address: IpAddr, slot: Option<Slot>, now: Millis) {
-        let before = self.slots.get(&address).and_then(Slot::record).cloned();
-        let after = slot.as_ref().and_then(Slot::record).cloned();
-        match slot {
-            Some(slot) => self.slots.insert(address, slot),
-            None => self.slots.remove(&address),
-        };
-        if before == after {
-            return;
-        }
-        // Who waits for it says who has it.
-        self.waiting.wake_address(address, &mut self.woken);
-        if let Some(record) = &before {
-            for entry in &record.entries {
-                forget(&mut self.held, &entry.service, |(uid, held)| {
-                    *uid == entry.uid && *held == address
-                });
-            }
-            if let Some(key) = &record.kept_for {
-                forget(&mut self.kept, key, |kept| *kept == address);
-            }
-            if let Some(addresses) = self.of_eip.get_mut(&record.eip) {
-                addresses.remove(&address);
-            }
-            self.changed_eips.insert(record.eip.clone());
-        }
-        if let Some(record) = &after {
-            for entry in &record.entries {
-                // Most hold one: a vector that grows would begin with room for four.
-                self.held
-                    .entry(entry.service.clone())
-                    .or_insert_with(|| Vec::with_capacity(1))
-                    .push((entry.uid.clone(), address));
-            }
-            if let Some(key) = &record.kept_for {
-                self.kept.entry(key.clone()).or_default().push(address);
-            }
-            self.of_eip
-                .entry(record.eip.clone())
-                .or_default()
-                .insert(address);
-            self.changed_eips.insert(record.eip.clone());
-            self.refresh_taken(address);
-        } else {
-            self.resting.begin(address, now);
-            self.leave_aside(address, now);
-        }
-        let is_vacant = after
-            .as_ref()
-            .is_some_and(|record| record.entries.is_empty() && !record.reserved);
-        if is_vacant {
-            self.vacant.insert(address);
-            self.doubtful.insert(address);
-        } else {
-            self.vacant.remove(&address);
-        }
-        if is_vacant || after.is_none() {
-            self.freed(address, now);
-        }
-    }
-
-    /// Somebody let go of an address: whoever waits for it, or for its pool, may go on.
-    fn freed(&mut self, address: IpAddr, now: Millis) {
-        // Also where somebody else is on it still: a Service that wants to share it may agree with him.
-        self.waiting.wake_address(address, &mut self.woken);
-        if self.shown.contains_key(&address) {
-            return;
-        }
-        if !self.slots.contains_key(&address) {
-            self.resting.begin(address, now);
-            self.refresh_taken(address);
-        } else if !self.vacant.contains(&address) {
-            return;
-        }
-        for eip in self.pools.giving(address) {
-            self.waiting.wake_oldest(&eip, &mut self.woken);
-        }
-    }
-
-    fn refresh_taken(&mut self, address: IpAddr) {
-        if self.slots.contains_key(&address)
-            || self.shown.contains_key(&address)
-            || self.resting.contains(address)
-            || self.is_aside(address)
-        {
-            self.taken.insert(address);
-        } else {
-            self.taken.remove(address);
-        }
-    }
-
-    /// A record was written that names Services which went meanwhile: they have something to give back.
-    fn wake_gone_holders(&mut self, address: IpAddr, subject: &Uid) {
-        let record = self.slots.get(&address).and_then(Slot::record);
-        for entry in record.into_iter().flat_map(|record| &record.entries) {
-            let known = self.services.get(&entry.service);
-            if entry.uid != *subject && known.is_none_or(|known| known.uid != entry.uid) {
-                self.woken.insert(entry.service.clone());
-            }
-        }
-    }
-
-    fn wake_holders(&mut self, record: Option<&Record>) {
-        for entry in record.iter().flat_map(|record| &record.entries) {
-            self.woken.insert(entry.service.clone());
-        }
-    }
-}
-
-fn forget<T>(map: &mut HashMap<ServiceKey, Vec<T>>, key: &ServiceKey, gone: impl Fn(&T) -> bool) {
-    if let Some(values) = map.get_mut(key) {
-        values.retain(|value| !gone(value));
-        if values.is_empty() {
-            map.remove(key);
-        }
     }
 }

@@ -4,15 +4,16 @@
 //! they may be paused for ever (killed) or while others act. A writer plans on what it saw at any
 //! earlier time, for each object on its own. Users delete, re-create and restore Services, opt out,
 //! clear or forge statuses, and touch, strip or delete records. Services may ask for one address by name and
-//! agree on sharing it or not, may be found with an address that another controller gave, and may leave
-//! theirs behind for a Service of their name.
+//! agree on sharing it or not, may be found with an address that another controller gave, may leave
+//! theirs behind for a Service of their name, and may ask for an address of each of two families.
 //!
 //! Wrong is: two Services that show one address and do not agree, both because a writer published it (but
-//! for those that were found together); a published
-//! address whose record does not name the Service; a Service that a writer moved from the address it
-//! held; and a state that one undisturbed writer does not bring to rest with everybody served. What a user forged is not counted until a writer
-//! publishes over it.
+//! for those that were found together); a published address whose record does not name the Service; a Service that
+//! a writer moved from the address it held; and a state that one undisturbed writer does not bring to rest with
+//! everybody served and no record that is held in vain. What a user forged is not counted until a writer publishes
+//! over it.
 
+mod addresses;
 mod properties;
 mod server;
 mod tests;
@@ -25,8 +26,9 @@ use stateright::{Model, Property};
 use crate::ledger::record::Stored;
 use crate::ledger::transaction::{Call, Conclusion, Outcome, Plan, Rules, Step, Transaction};
 use crate::names::{Uid, Version};
+use addresses::{Addresses, Families};
 use user::Edit;
-use world::{Address, Service, State, Status, entry, number, record};
+use world::{Service, State, Status, entry, number, record};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Action {
@@ -51,6 +53,9 @@ struct Writers {
     sharing: bool,
     /// Addresses of Services that are gone are kept for Services of their name.
     sticky: bool,
+    families: Families,
+    /// Who needs both families and cannot have one of them keeps what it reserved of the other: a mistake.
+    clings: bool,
 }
 
 /// How the search begins.
@@ -58,7 +63,7 @@ struct Writers {
 enum Begin {
     /// Nobody has anything.
     Empty,
-    /// The first Service shows the first address, and holds it.
+    /// The first Service shows the first address of each family that it asks for, and holds it.
     Served,
     /// The first Service shows the second address, and holds the first one too.
     Leftover,
@@ -78,10 +83,10 @@ impl Model for Writers {
         let service = |s: usize| Service {
             uid: u8::try_from(s).unwrap(),
             wanted: true,
-            shown: None,
-            published: false,
-            given: None,
-            remembered: None,
+            shown: Addresses::NONE,
+            published: Addresses::NONE,
+            given: Addresses::NONE,
+            remembered: Addresses::NONE,
             found: false,
             fence: 0,
         };
@@ -94,25 +99,32 @@ impl Model for Writers {
             uids: u8::try_from(self.services).unwrap(),
             struck: vec![],
         };
-        let held: &[Address] = match self.begin {
-            Begin::Empty | Begin::Found | Begin::FoundTogether => &[],
-            Begin::Served => &[0],
-            Begin::Leftover | Begin::Unremembered => &[0, 1],
+        let families = self.families.of(0, self.addresses);
+        let firsts = families.iter().filter_map(|family| family.iter().next());
+        let (held, shown): (Addresses, Addresses) = match self.begin {
+            Begin::Empty | Begin::Found | Begin::FoundTogether => Default::default(),
+            Begin::Served => (firsts.clone().collect(), firsts.collect()),
+            Begin::Leftover | Begin::Unremembered => ((0..2).collect(), 1.into()),
         };
-        for a in held {
+        for a in held.iter() {
             let at = number(1);
-            state.records[usize::from(*a)].push(Some(Stored {
-                record: record(*a, vec![entry(0, 0, self.sharing)]),
+            state.records[usize::from(a)].push(Some(Stored {
+                record: record(a, vec![entry(0, 0, self.sharing)]),
                 uid: Uid(at.clone()),
                 version: Version(at),
             }));
         }
-        if let Some(shown) = held.last().copied() {
+        if !shown.is_empty() {
+            let is_remembered = self.begin != Begin::Unremembered;
             state.services[0].push(Some(Service {
-                shown: Some(shown),
-                published: true,
-                given: Some(shown),
-                remembered: Some(shown).filter(|_| self.begin != Begin::Unremembered),
+                shown,
+                published: shown,
+                given: shown,
+                remembered: if is_remembered {
+                    shown
+                } else {
+                    Addresses::NONE
+                },
                 ..service(0)
             }));
         }
@@ -123,7 +135,7 @@ impl Model for Writers {
         };
         for s in found {
             state.services[*s].push(Some(Service {
-                shown: Some(0),
+                shown: 0.into(),
                 found: true,
                 ..service(*s)
             }));

@@ -2,7 +2,8 @@
 
 use stateright::Property;
 
-use super::world::{Address, Service, State, agree, entry, last, service_index, uid};
+use super::addresses::{Address, Addresses};
+use super::world::{Service, State, agree, entry, last, service_index, uid};
 use super::{Begin, Writers};
 use crate::ledger::transaction::{Call, Step, Transaction};
 
@@ -23,7 +24,7 @@ impl Writers {
                                 last(&state.records[usize::from(a)])
                                     .is_some_and(|stored| stored.record.names(&uid(service.uid)))
                             };
-                            !service.published || service.shown.is_none_or(held)
+                            service.published.iter().all(held)
                         })
                 },
             ),
@@ -31,9 +32,9 @@ impl Writers {
                 state.services.iter().all(|history| {
                     history.windows(2).all(|pair| match pair {
                         [Some(before), Some(after)]
-                            if before.uid == after.uid && after.published =>
+                            if before.uid == after.uid && !after.published.is_empty() =>
                         {
-                            before.given.is_none_or(|given| after.shown == Some(given))
+                            before.given.without(after.shown).is_empty()
                         }
                         _ => true,
                     })
@@ -109,49 +110,55 @@ impl Writers {
         let Some(end) = self.settle(state) else {
             return false;
         };
-        let shown = |s: usize| last(&end.services[s]).and_then(|service| service.shown);
+        let shows = |s: usize, a: usize| {
+            let service = last(&end.services[s]);
+            service.is_some_and(|service| service.shown.iter().any(|shown| usize::from(shown) == a))
+        };
         let accounted = end.records.iter().enumerate().all(|(a, history)| {
             last(history).is_none_or(|stored| {
+                let mut entries = stored.record.entries.iter();
                 !self.is_left_over(stored)
-                    && stored.record.entries.iter().all(|entry| {
-                        shown(service_index(&entry.service))
-                            .is_some_and(|shown| usize::from(shown) == a)
-                    })
+                    && entries.all(|entry| shows(service_index(&entry.service), a))
             })
         });
-        let wanting: Vec<_> = (0..self.services)
-            .filter_map(|s| Some((s, last(&end.services[s])?)))
-            .filter(|(_, service)| service.wanted)
-            .collect();
+        let served = (0..self.services).all(|s| {
+            let service = last(&end.services[s]).filter(|service| service.wanted);
+            service.is_none_or(|service| self.is_served(&end, s, service))
+        });
+        accounted && served && self.is_given_once(&end)
+    }
+
+    /// Whether the Service has an address of each family that it asks for, as far as that can be.
+    fn is_served(&self, state: &State, s: usize, service: &Service) -> bool {
+        let ours = entry(s, service.uid, self.sharing);
         // Whoever is not served disagrees with somebody on each address.
-        let able = |(s, service): (usize, &Service)| {
-            let ours = entry(s, service.uid, self.sharing);
-            end.records.iter().map(last).any(|record| {
-                record.is_none_or(|stored| {
-                    stored
-                        .record
-                        .entries
-                        .iter()
-                        .all(|entry| agree(&ours, entry))
-                })
+        let is_open = |a: Address| {
+            last(&state.records[usize::from(a)]).is_none_or(|stored| {
+                stored
+                    .record
+                    .entries
+                    .iter()
+                    .all(|entry| agree(&ours, entry))
             })
         };
-        let served = wanting
-            .iter()
-            .all(|(s, service)| service.shown.is_some() || !able((*s, service)));
-        accounted && served && self.is_given_once(&end)
+        let has = |family: &Addresses| !family.among(service.shown).is_empty();
+        let can_have = |family: &Addresses| has(family) || family.iter().any(is_open);
+        let families = self.families.of(s, self.addresses);
+        let waits = self.families.needs_all() && !families.iter().all(can_have);
+        waits
+            || families
+                .iter()
+                .all(|family| has(family) || !can_have(family))
     }
 
     fn is_given_once(&self, state: &State) -> bool {
         let given: Vec<_> = (0..self.services)
             .filter_map(|s| Some((s, last(&state.services[s])?)))
-            .filter(|(_, service)| service.published && service.shown.is_some())
             .collect();
         given.iter().enumerate().all(|(at, one)| {
-            given
-                .iter()
-                .skip(at + 1)
-                .all(|other| one.1.shown != other.1.shown || self.may_share(*one, *other))
+            given.iter().skip(at + 1).all(|other| {
+                one.1.published.among(other.1.published).is_empty() || self.may_share(*one, *other)
+            })
         })
     }
 }

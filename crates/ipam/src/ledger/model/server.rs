@@ -1,8 +1,9 @@
 //! The API server: what it makes of a call, unless a rule of it is taken out.
 
 use super::Writers;
+use super::addresses::{Address, Addresses};
 use super::world::{
-    Address, Service, State, Status, address, index, last, number, service_index, uid, version,
+    Service, State, Status, address, index, last, number, service_index, uid, version,
 };
 use crate::ledger::record::{Record, Stored};
 use crate::ledger::transaction::{Answer, Call, Rule, Subject};
@@ -84,21 +85,32 @@ impl Writers {
             return Answer::Conflict;
         }
         // Of what others wrote, the label and the condition at least are new.
-        let ours = now.published || now.shown.is_none();
+        let ours = now.published == now.shown;
         if now.shown == status.shown && now.fence == status.fence && ours {
             return Answer::Published(version(history.len() - 1));
         }
         let struck = status
             .shown
-            .is_some_and(|a| state.struck.contains(&(subject.uid.clone(), a)));
+            .iter()
+            .filter(|a| state.struck.contains(&(subject.uid.clone(), *a)))
+            .collect();
+        // Of a family that it shows nothing of, what it was given last.
+        let families = self
+            .families
+            .of(service_index(&subject.key), self.addresses);
+        let shows = |family: &Addresses| !family.among(status.shown).is_empty();
+        let replaced = families
+            .into_iter()
+            .filter(shows)
+            .fold(Addresses::NONE, Addresses::with);
         history.push(Some(Service {
             shown: status.shown,
-            published: status.shown.is_some() && !struck,
-            found: now.found && status.shown.is_some(),
+            published: status.shown.without(struck),
+            found: now.found && !status.shown.is_empty(),
             given: if now.wanted {
-                status.shown.or(now.given)
+                now.given.without(replaced).with(status.shown)
             } else {
-                None
+                Addresses::NONE
             },
             remembered: status.shown,
             fence: status.fence,

@@ -2,6 +2,7 @@
 
 use stateright::{Checker, HasDiscoveries, Model};
 
+use super::addresses::Families;
 use super::{Begin, Writers};
 use crate::ledger::transaction::{Rule, Rules};
 
@@ -35,6 +36,8 @@ fn writers(begin: Begin, addresses: u8, parallel: usize, operations: u8, edits: 
         begin,
         sharing: false,
         sticky: false,
+        families: Families::One,
+        clings: false,
     }
 }
 
@@ -94,6 +97,36 @@ fn what_is_kept_for_one_that_is_gone_is_given_once_too() {
     assert_eq!(violation(model), None);
 }
 
+/// Two Services: one asks for both families, the other for the second, of which there is as much as of the first.
+fn dual(all: bool, addresses: u8, parallel: usize, operations: u8, edits: u8) -> Writers {
+    Writers {
+        families: Families::Two { all },
+        ..writers(Begin::Empty, addresses, parallel, operations, edits)
+    }
+}
+
+#[test]
+fn of_two_families_what_there_is_of_them_is_given_once_and_stays() {
+    assert_eq!(violation(dual(false, 2, 2, 3, 0)), None);
+    assert_eq!(violation(dual(false, 2, 2, 2, 1)), None);
+    assert_eq!(violation(dual(false, 3, 3, 3, 0)), None);
+}
+
+#[test]
+fn who_needs_both_families_holds_both_or_none() {
+    assert_eq!(violation(dual(true, 2, 3, 3, 0)), None);
+    assert_eq!(violation(dual(true, 2, 2, 2, 1)), None);
+}
+
+#[test]
+fn what_is_served_of_two_families_stays() {
+    for (all, parallel) in [(true, 2), (false, 1)] {
+        let mut model = dual(all, 2, parallel, 2, 1);
+        model.begin = Begin::Served;
+        assert_eq!(violation(model), None);
+    }
+}
+
 /// Without the rule, the same search finds a state that must not be.
 fn is_needed(rule: Rule, mut model: Writers) {
     model.rules.without = Some(rule);
@@ -118,6 +151,8 @@ fn a_record_must_be_deleted_at_the_version_read() {
 #[test]
 fn a_status_must_be_written_at_the_version_read() {
     is_needed(Rule::PublishAtVersion, writers(Begin::Empty, 1, 2, 2, 1));
+    // It is also what lets an address stand that is shown already, when another is added to it.
+    is_needed(Rule::PublishAtVersion, dual(false, 2, 2, 2, 1));
 }
 
 #[test]
@@ -139,4 +174,14 @@ fn a_service_that_takes_a_record_over_must_be_looked_for() {
 fn who_joins_must_agree() {
     is_needed(Rule::Agree, sharers(Begin::Empty, 2, 2, 0));
     is_needed(Rule::Agree, writers(Begin::Found, 1, 2, 2, 0));
+}
+
+#[test]
+fn who_cannot_have_both_families_must_give_the_one_back() {
+    let mut model = dual(true, 2, 1, 2, 0);
+    model.clings = true;
+    assert_eq!(
+        violation(model),
+        Some("what goes quiet is served and accounted for")
+    );
 }

@@ -1,7 +1,8 @@
 //! Users, who may do anything to what is theirs and to what is not.
 
 use super::Writers;
-use super::world::{Address, Service, State, last, version};
+use super::addresses::{Address, Addresses};
+use super::world::{Service, State, last, version};
 use crate::ledger::record::{Record, Stored};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,7 +11,7 @@ pub(super) enum Edit {
     OptIn(usize),
     Delete(usize),
     /// Under the same name; with the old status, as a restore from a backup does.
-    Recreate(usize, Option<Address>),
+    Recreate(usize, Addresses),
     Clear(usize),
     Forge(usize, Address),
     Touch(Address),
@@ -26,11 +27,16 @@ impl Writers {
                 Edit::OptOut(s),
                 Edit::OptIn(s),
                 Edit::Delete(s),
-                Edit::Recreate(s, None),
+                Edit::Recreate(s, Addresses::NONE),
             ]);
             edits.push(Edit::Clear(s));
             for a in 0..self.addresses {
-                edits.extend([Edit::Recreate(s, Some(a)), Edit::Forge(s, a)]);
+                edits.extend([Edit::Recreate(s, a.into()), Edit::Forge(s, a)]);
+            }
+            let families = self.families.of(s, self.addresses);
+            if families.len() > 1 {
+                let firsts = families.iter().filter_map(|family| family.iter().next());
+                edits.push(Edit::Recreate(s, firsts.collect()));
             }
         }
         for a in 0..self.addresses {
@@ -47,7 +53,7 @@ impl Writers {
                 let now = service(state, s).filter(|now| now.wanted)?;
                 state.services[s].push(Some(Service {
                     wanted: false,
-                    given: None,
+                    given: Addresses::NONE,
                     ..now
                 }));
             }
@@ -70,8 +76,8 @@ impl Writers {
                     uid: state.uids,
                     wanted: true,
                     shown,
-                    published: false,
-                    given: None,
+                    published: Addresses::NONE,
+                    given: Addresses::NONE,
                     remembered: shown,
                     found: false,
                     fence: 0,
@@ -79,20 +85,20 @@ impl Writers {
                 state.uids += 1;
             }
             Edit::Clear(s) => {
-                let now = service(state, s).filter(|now| now.shown.is_some())?;
+                let now = service(state, s).filter(|now| !now.shown.is_empty())?;
                 state.services[s].push(Some(Service {
-                    shown: None,
-                    published: false,
+                    shown: Addresses::NONE,
+                    published: Addresses::NONE,
                     ..now
                 }));
             }
             Edit::Forge(s, a) => {
-                let now = service(state, s).filter(|now| now.shown != Some(a))?;
+                let now = service(state, s).filter(|now| now.shown != a.into())?;
                 // Without a record nobody can tell it from what another controller gave.
                 let found = now.found || stored(state, a).is_none();
                 state.services[s].push(Some(Service {
-                    shown: Some(a),
-                    published: false,
+                    shown: a.into(),
+                    published: Addresses::NONE,
                     found,
                     ..now
                 }));
@@ -139,8 +145,8 @@ impl Writers {
         }
         for s in 0..self.services {
             if let Some(Some(now)) = state.services[s].last_mut() {
-                now.published &= now.shown != Some(a);
-                now.given = now.given.filter(|given| *given != a);
+                now.published = now.published.without(a.into());
+                now.given = now.given.without(a.into());
             }
         }
     }

@@ -3,25 +3,24 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, OnceLock};
 
+use super::addresses::{Address, Addresses};
 use crate::ledger::record::{Entry, Record, Stored};
 use crate::ledger::transaction::Transaction;
 use crate::names::{ServiceKey, Uid, Version};
 use crate::sharing::{self, Port, Terms};
-
-pub(super) type Address = u8;
 
 /// A Service as the API server stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Service {
     pub(super) uid: u8,
     pub(super) wanted: bool,
-    pub(super) shown: Option<Address>,
-    /// Whether a writer published what is shown.
-    pub(super) published: bool,
-    /// The address a writer last published; forgotten when the user lets go of it.
-    pub(super) given: Option<Address>,
+    pub(super) shown: Addresses,
+    /// What of it a writer published.
+    pub(super) published: Addresses,
+    /// What a writer last published of each family; forgotten when the user lets go of it.
+    pub(super) given: Addresses,
     /// The hint in the Service's metadata.
-    pub(super) remembered: Option<Address>,
+    pub(super) remembered: Addresses,
     /// It shows an address that no writer gave: it was found so, with others perhaps.
     pub(super) found: bool,
     pub(super) fence: u8,
@@ -30,7 +29,7 @@ pub(super) struct Service {
 /// The status a writer writes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Status {
-    pub(super) shown: Option<Address>,
+    pub(super) shown: Addresses,
     pub(super) fence: u8,
 }
 

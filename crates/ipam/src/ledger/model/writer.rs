@@ -1,8 +1,7 @@
 //! A writer: what it decides for one Service on a view of any age, the controller's rules in short.
 
-use super::world::{
-    Address, Service, State, Status, address, agree, entry, key, record, uid, version,
-};
+use super::addresses::{Address, Addresses};
+use super::world::{Service, State, Status, address, agree, entry, key, record, uid, version};
 use super::{Action, Writers};
 use crate::ledger::record::{Entry, Stored};
 use crate::ledger::transaction::{Plan, Reservation, Rule, Subject};
@@ -19,7 +18,7 @@ impl Writers {
         past: &[u8],
         records: &[Option<&Stored>],
     ) -> Vec<Plan<Status>> {
-        let named = |uid: &Uid| -> Vec<Address> {
+        let named = |uid: &Uid| -> Addresses {
             (0..self.addresses)
                 .filter(|a| records[usize::from(*a)].is_some_and(|stored| stored.record.names(uid)))
                 .collect()
@@ -31,10 +30,10 @@ impl Writers {
                 continue;
             }
             let release: Vec<_> = named(&uid(*owner))
-                .into_iter()
+                .iter()
                 .filter(|a| {
                     seen.1
-                        .is_none_or(|service| !(service.wanted && service.shown == Some(*a)))
+                        .is_none_or(|service| !(service.wanted && service.shown.contains(*a)))
                 })
                 .map(address)
                 .collect();
@@ -62,44 +61,66 @@ impl Writers {
             version: Some(version(at)),
         };
         let held = named(&subject.uid);
-        let target = if service.wanted {
-            self.choose(service, &held, records, beside, s)
-        } else {
-            None
-        };
-        let release: Vec<_> = held
+        let targets = self.targets(s, service, held, beside, records);
+        let mut release = held.without(targets);
+        if self.clings && service.wanted && service.shown == targets {
+            release = Addresses::NONE;
+        }
+        // What is shown and held already stays as it is: our write of the status counts only where nobody let go of
+        // it meanwhile.
+        let stays = |a: Address| service.shown.contains(a) && held.contains(a);
+        let reserve: Vec<_> = targets
             .iter()
-            .copied()
-            .filter(|a| Some(*a) != target)
-            .map(address)
-            .collect();
-        let reserve: Vec<_> = target
+            .filter(|a| !stays(*a))
             .map(|a| Reservation {
                 record: record(a, self.entries(s, service, a, beside, records)),
                 known: records[usize::from(a)].cloned(),
                 other_namespaces: false,
                 adopted: false,
             })
-            .into_iter()
             .collect();
-        let held_already = target.is_some_and(|a| held.contains(&a));
-        if service.shown == target && release.is_empty() && (target.is_none() || held_already) {
+        if service.shown == targets && release.is_empty() && reserve.is_empty() {
             return plans;
         }
         let fence =
-            service.fence + u8::from(self.rules.have(Rule::Fence) && service.shown == target);
+            service.fence + u8::from(self.rules.have(Rule::Fence) && service.shown == targets);
         let publish = Some(Status {
-            shown: target,
+            shown: targets,
             fence,
         });
         plans.push(Plan {
             subject,
             reserve,
             publish,
-            release,
+            release: release.iter().map(address).collect(),
             keep: vec![],
         });
         plans
+    }
+
+    /// What the Service shall have: an address of each family that it asks for, or what there is of them.
+    fn targets(
+        &self,
+        s: usize,
+        service: &Service,
+        held: Addresses,
+        beside: &[(usize, Option<&Service>)],
+        records: &[Option<&Stored>],
+    ) -> Addresses {
+        if !service.wanted {
+            return Addresses::NONE;
+        }
+        let families = self.families.of(s, self.addresses);
+        let chosen: Vec<_> = families
+            .iter()
+            .map(|family| self.choose(service, held, records, beside, s, *family))
+            .collect();
+        let targets = chosen.iter().flatten().copied().collect();
+        if self.families.needs_all() && chosen.contains(&None) {
+            // What it has it keeps; it takes nothing that is of no use to it.
+            return held.among(service.shown).among(targets);
+        }
+        targets
     }
 
     /// The subject's entry, and those of Services that are adopted together with it.
@@ -112,11 +133,11 @@ impl Writers {
         records: &[Option<&Stored>],
     ) -> Vec<Entry> {
         let mut entries = vec![entry(s, service.uid, self.sharing)];
-        if service.shown == Some(a) && records[usize::from(a)].is_none() {
+        if service.shown.contains(a) && records[usize::from(a)].is_none() {
             entries.extend(beside.iter().filter_map(|(other, seen)| {
-                let seen = seen.filter(|seen| seen.wanted && seen.shown == Some(a))?;
+                let seen = seen.filter(|seen| seen.wanted && seen.shown.contains(a))?;
                 // Of two that show it, one by our word written with it, the other one is wrong.
-                if (seen.remembered == Some(a)) != (service.remembered == Some(a)) {
+                if seen.remembered.contains(a) != service.remembered.contains(a) {
                     return None;
                 }
                 let mut records = records.iter().flatten();
@@ -130,11 +151,14 @@ impl Writers {
     fn choose(
         &self,
         service: &Service,
-        held: &[Address],
+        held: Addresses,
         records: &[Option<&Stored>],
         beside: &[(usize, Option<&Service>)],
         s: usize,
+        family: Addresses,
     ) -> Option<Address> {
+        let (held, shown) = (held.among(family), service.shown.among(family));
+        let remembered = service.remembered.among(family);
         let ours = entry(s, service.uid, self.sharing);
         // Free, held by an older Service of this name, or by those who agree.
         let open = |a: Address| {
@@ -150,36 +174,29 @@ impl Writers {
             records[usize::from(a)].is_some_and(|stored| stored.record.entries.is_empty())
         };
         // What we published by our own word, also where its record is only not seen yet.
-        let ours = service.remembered.filter(|a| held.contains(a) || open(*a));
-        if ours.is_some() {
-            return ours;
-        }
-        if let Some(held) = held
-            .iter()
-            .find(|a| service.shown == Some(**a))
-            .or(held.first())
-        {
-            return Some(*held);
+        let ours = remembered.iter().find(|a| held.contains(*a) || open(*a));
+        let held = || held.among(shown).iter().chain(held.iter()).next();
+        if let Some(ours) = ours.or_else(held) {
+            return Some(ours);
         }
         let contested = |a: Address| {
-            let given = |other: &Service| other.shown == Some(a) && other.remembered == Some(a);
+            let given = |other: &Service| other.shown.contains(a) && other.remembered.contains(a);
             let mut others = beside.iter().filter_map(|(_, seen)| *seen);
-            service.remembered != Some(a) && others.any(given)
+            !remembered.contains(a) && others.any(given)
         };
-        let preferred = service
-            .shown
+        let preferred = shown
+            .iter()
             .filter(|a| !contested(*a))
-            .into_iter()
-            .chain(service.remembered)
+            .chain(remembered.iter())
             .find(|a| open(*a));
-        let kept = |a: &Address| {
-            let stored = records[usize::from(*a)];
+        let kept = |a: Address| {
+            let stored = records[usize::from(a)];
             stored.is_some_and(|stored| stored.record.kept_for == Some(key(s)))
         };
         preferred
-            .or_else(|| (0..self.addresses).find(|a| kept(a) && open(*a)))
-            .or_else(|| (0..self.addresses).find(|a| open(*a)))
-            .or_else(|| (0..self.addresses).find(|a| vacant(*a)))
+            .or_else(|| family.iter().find(|a| kept(*a) && open(*a)))
+            .or_else(|| family.iter().find(|a| open(*a)))
+            .or_else(|| family.iter().find(|a| vacant(*a)))
     }
 
     pub(super) fn past(state: &State, s: usize) -> Vec<u8> {
@@ -205,7 +222,7 @@ impl Writers {
             for seen in 0..state.services[s].len() {
                 let service = state.services[s][seen].as_ref();
                 // How old the word about others is matters only to what is adopted together.
-                let found = service.is_some_and(|service| service.shown.is_some());
+                let found = service.is_some_and(|service| !service.shown.is_empty());
                 let histories: Vec<_> = others
                     .iter()
                     .map(|other| &state.services[*other][..])

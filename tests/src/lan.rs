@@ -3,6 +3,7 @@
 //! The kernels' own ARP and NDP are the judges; faults are made at the bridge, where the hosts cannot see them. It is part
 //! of a private world, one at a time, and goes with it.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -187,6 +188,37 @@ impl Lan {
             .and_then(|at| words.get(at + 1))
             .unwrap_or(&"")
             .to_lowercase())
+    }
+
+    /// Asks the LAN so many times, from a host, who has an address; returns the hardware address of each answer, in lower
+    /// case. A host that answers one request twice is there twice; with IPv6 once, because there an announcement that
+    /// nobody asked for looks like an answer.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn ask(&self, host: &str, address: &str, times: usize) -> Result<Vec<String>> {
+        if address.contains(':') {
+            let ask = [
+                "ndisc6", "-n", "-q", "-m", "-r", "1", "-w", "500", address, "eth0",
+            ];
+            let mut answers = Vec::new();
+            for _ in 0..times {
+                let text = self.run(host, &ask)?.to_lowercase();
+                let who: BTreeSet<&str> = text.split_whitespace().collect();
+                answers.extend(who.into_iter().map(str::to_owned));
+            }
+            return Ok(answers);
+        }
+        let (count, patience) = (times.to_string(), (times + 3).to_string());
+        let ask = [
+            "arping", "-c", &count, "-w", &patience, "-I", "eth0", address,
+        ];
+        let text = self.run(host, &ask)?.to_lowercase();
+        let answers = text.lines().filter_map(|line| {
+            let (_, rest) = line.split_once('[')?;
+            rest.split(']').next().map(str::to_owned)
+        });
+        Ok(answers.collect())
     }
 
     /// The hardware address of a host's `eth0`.

@@ -14,6 +14,9 @@ pub const VIP: &str = "10.0.100.1";
 /// The same for IPv6.
 pub const VIP6: &str = "fd00:10::1:100";
 
+/// The speakers of most tests.
+pub const NODES: [&str; 3] = ["alpha", "bravo", "charlie"];
+
 /// A LAN with speakers and the host `client`.
 #[derive(Debug)]
 pub struct Speakers {
@@ -36,6 +39,19 @@ impl Speakers {
             speakers.speak(name, extra)?;
         }
         speakers.wait_steady(names).await?;
+        Ok(speakers)
+    }
+
+    /// The speaker `alpha` alone, with `extra` arguments, once it answers for both addresses.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not answer.
+    pub async fn alone(extra: &[&str]) -> Result<Self> {
+        let mut speakers = Self::build(&["alpha"]).await?;
+        speakers.speak("alpha", extra)?;
+        for vip in [VIP, VIP6] {
+            speakers.leader(vip).await?;
+        }
         Ok(speakers)
     }
 
@@ -117,11 +133,7 @@ impl Speakers {
                 async || {
                     let process = self.node(name)?;
                     process.check()?;
-                    let log = process.log();
-                    let last = log
-                        .lines()
-                        .rfind(|line| line.contains("\"alive\""))
-                        .unwrap_or_default();
+                    let last = self.last_word(name, "\"alive\"")?;
                     let complete = names
                         .iter()
                         .all(|other| last.contains(&format!("\"{other}\"")));
@@ -149,6 +161,62 @@ impl Speakers {
                 last.context("nobody answers")
             },
         )
+        .await
+    }
+
+    /// The speaker that answers at this address, and a prober that has seen it do so for a while.
+    ///
+    /// # Errors
+    /// Nobody answers in time.
+    pub async fn led(&self, vip: &str) -> Result<(String, Prober)> {
+        let leader = self.leader(vip).await?;
+        let prober = self.prober(vip)?;
+        prober.settled(20, |by| by == leader).await?;
+        Ok((leader, prober))
+    }
+
+    /// The speakers that are not `leader`.
+    #[must_use]
+    pub fn others(&self, leader: &str) -> Vec<&str> {
+        let names = self.names.iter().map(String::as_str);
+        names.filter(|name| *name != leader).collect()
+    }
+
+    /// The last line of a speaker's log in which this stands; empty where there is none.
+    ///
+    /// # Errors
+    /// There is no speaker of this name.
+    pub fn last_word(&self, node: &str, of: &str) -> Result<String> {
+        let log = self.node(node)?.log();
+        let last = log.lines().rfind(|line| line.contains(of));
+        Ok(last.unwrap_or_default().to_owned())
+    }
+
+    /// Waits until this stands in a speaker's last word of this kind.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub async fn says(&self, node: &str, of: &str, what: &str) -> Result<()> {
+        let name = format!("{what} in the last {of} of {node}");
+        eventually(&name, Deadline::SHORT, async || {
+            let last = self.last_word(node, of)?;
+            ensure!(last.contains(what), "{last}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until the client's kernel has this hardware address for the address.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub async fn believed(&self, vip: &str, mac: &str) -> Result<()> {
+        let name = format!("the client to believe that {vip} is at {mac}");
+        eventually(&name, Deadline::SHORT, async || {
+            let found = self.lan.neighbour("client", vip)?;
+            ensure!(found == mac, "it has {found}");
+            Ok(())
+        })
         .await
     }
 

@@ -2,28 +2,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
-use openelb_tests::speakers::{Speakers, VIP, VIP6, tool};
+use openelb_tests::speakers::{NODES, Speakers, VIP, VIP6, tool};
 use openelb_tests::{Deadline, Program, eventually, scenario};
-
-const NODES: [&str; 3] = ["alpha", "bravo", "charlie"];
 
 /// Solicited-node group of [`VIP6`], as the kernel writes it, and its Ethernet address.
 const GROUP: &str = "ff02::1:ff01:100";
 const GROUP_MAC: &str = "33:33:ff:01:01:00";
-
-/// Waits until the client's kernel has this hardware address for the address.
-async fn believed(speakers: &Speakers, vip: &str, mac: &str) -> Result<()> {
-    eventually(
-        &format!("the client to believe that {vip} is at {mac}"),
-        Deadline::SHORT,
-        async || {
-            let found = speakers.lan.neighbour("client", vip)?;
-            ensure!(found == mac, "it has {found}");
-            Ok(())
-        },
-    )
-    .await
-}
 
 /// The groups that a host's `eth0` receives.
 fn groups(speakers: &Speakers, host: &str) -> Result<String> {
@@ -33,9 +17,8 @@ fn groups(speakers: &Speakers, host: &str) -> Result<String> {
 #[test]
 fn a_switch_that_snoops_forwards_solicitations_to_the_leader() {
     scenario(async || {
-        let speakers = Speakers::build(&NODES).await?;
+        let mut speakers = Speakers::build(&NODES).await?;
         speakers.lan.snoop()?;
-        let mut speakers = speakers;
         for node in NODES {
             speakers.speak(node, &[])?;
         }
@@ -58,17 +41,12 @@ fn a_switch_that_snoops_forwards_solicitations_to_the_leader() {
         )
         .await?;
         ensure!(groups(&speakers, &leader)?.contains(GROUP_MAC));
-        for other in NODES.into_iter().filter(|node| *node != leader) {
+        for other in speakers.others(&leader) {
             let joined = groups(&speakers, other)?;
             ensure!(!joined.contains(GROUP_MAC), "{other}: {joined}");
         }
-        let answer = speakers
-            .lan
-            .run("client", &["ndisc6", "-1", "-q", VIP6, "eth0"])?;
-        ensure!(
-            answer.trim().to_lowercase() == speakers.lan.mac(&leader)?,
-            "{answer}"
-        );
+        let answers = speakers.lan.ask("client", VIP6, 1)?;
+        ensure!(answers == [speakers.lan.mac(&leader)?], "{answers:?}");
         // It gives the address up: nobody sends it solicitations any more, and the heir gets them.
         speakers.node(&leader)?.signal(Signal::SIGUSR1);
         eventually(
@@ -81,12 +59,10 @@ fn a_switch_that_snoops_forwards_solicitations_to_the_leader() {
             },
         )
         .await?;
-        let answer = speakers
-            .lan
-            .run("client", &["ndisc6", "-1", "-q", VIP6, "eth0"])?;
+        let answers = speakers.lan.ask("client", VIP6, 1)?;
         ensure!(
-            answer.trim().to_lowercase() != speakers.lan.mac(&leader)?,
-            "{answer}"
+            !answers.contains(&speakers.lan.mac(&leader)?),
+            "{answers:?}"
         );
         Ok(())
     });
@@ -115,10 +91,8 @@ fn a_thousand_addresses_of_ipv6_are_heard_through_a_switch_that_snoops() {
                 &format!("{vip} to be answered"),
                 Deadline::SHORT,
                 async || {
-                    let answer = speakers
-                        .lan
-                        .run("client", &["ndisc6", "-1", "-q", &vip, "eth0"])?;
-                    ensure!(answer.trim().to_lowercase() == own, "{answer}");
+                    let answers = speakers.lan.ask("client", &vip, 1)?;
+                    ensure!(answers == [&*own], "{answers:?}");
                     Ok(())
                 },
             )
@@ -136,12 +110,11 @@ fn a_pulled_cable_moves_the_addresses() {
     scenario(async || {
         for vip in [VIP, VIP6] {
             let speakers = Speakers::start(&NODES, &[]).await?;
-            let leader = speakers.leader(vip).await?;
-            let prober = speakers.prober(vip)?;
-            prober.settled(20, |by| by == leader).await?;
+            let (leader, prober) = speakers.led(vip).await?;
             speakers.lan.unplug(&leader)?;
             let moved = prober.settled(30, |by| by != leader).await?;
-            believed(&speakers, vip, &speakers.lan.mac(&moved.to)?).await?;
+            let heir = speakers.lan.mac(&moved.to)?;
+            speakers.believed(vip, &heir).await?;
             // The speaker knows it by its own interface, not by the others.
             eventually(
                 "the speaker to see its interface go",
@@ -163,9 +136,7 @@ fn a_new_hardware_address_is_announced_at_once() {
     scenario(async || {
         let speakers = Speakers::start(&NODES, &[]).await?;
         for vip in [VIP, VIP6] {
-            let leader = speakers.leader(vip).await?;
-            let prober = speakers.prober(vip)?;
-            prober.settled(20, |by| by == leader).await?;
+            let (leader, prober) = speakers.led(vip).await?;
             let mac = if vip == VIP {
                 "02:00:00:00:77:04"
             } else {
@@ -174,7 +145,7 @@ fn a_new_hardware_address_is_announced_at_once() {
             speakers
                 .lan
                 .ip(&leader, &format!("link set eth0 address {mac}"))?;
-            believed(&speakers, vip, mac).await?;
+            speakers.believed(vip, mac).await?;
             prober.settled(20, |by| by == leader).await?;
         }
         Ok(())
@@ -185,9 +156,7 @@ fn a_new_hardware_address_is_announced_at_once() {
 fn an_address_that_the_node_loses_or_gets_decides_whether_it_may_lead() {
     scenario(async || {
         let speakers = Speakers::start(&NODES, &[]).await?;
-        let leader = speakers.leader(VIP6).await?;
-        let prober = speakers.prober(VIP6)?;
-        prober.settled(20, |by| by == leader).await?;
+        let (leader, prober) = speakers.led(VIP6).await?;
         let own = speakers
             .lan
             .ip(&leader, "-6 -o addr show dev eth0 scope global")?;
@@ -229,11 +198,10 @@ fn a_bridge_answers_once_in_place_of_its_port() {
         ensure!(speakers.leader(VIP6).await? == "alpha");
         let log = speakers.node("alpha")?.log();
         ensure!(log.contains("interface: \\\"br0\\\""), "{log}");
-        let answers = speakers.lan.run(
-            "client",
-            &["arping", "-c", "3", "-w", "5", "-I", "eth0", VIP],
-        )?;
-        ensure!(answers.contains("Received 3 response"), "{answers}");
+        for vip in [VIP, VIP6] {
+            let answers = speakers.lan.ask("client", vip, 3)?;
+            ensure!(answers.len() == 3, "{answers:?}");
+        }
         Ok(())
     });
 }
@@ -261,9 +229,7 @@ async fn frames(speakers: &Speakers, node: &str) -> Result<u64> {
 #[test]
 fn a_flood_for_other_addresses_stays_in_the_kernel() {
     scenario(async || {
-        let mut speakers = Speakers::build(&["alpha"]).await?;
-        speakers.speak("alpha", &["--vips", "10.0.128.0/24,10.0.100.1"])?;
-        ensure!(speakers.leader(VIP).await? == "alpha");
+        let speakers = Speakers::alone(&["--vips", &format!("10.0.128.0/24,{VIP},{VIP6}")]).await?;
         let ask = async |arguments: &[&str]| -> Result<()> {
             let name = format!("ask-{}", rand::random::<u32>());
             let program = Program::new(&name, tool()?).args(arguments);
@@ -291,9 +257,7 @@ fn a_flood_for_other_addresses_stays_in_the_kernel() {
 #[test]
 fn a_request_in_a_vlan_is_none_of_the_interface_that_carries_it() {
     scenario(async || {
-        let mut speakers = Speakers::build(&["alpha"]).await?;
-        speakers.speak("alpha", &[])?;
-        ensure!(speakers.leader(VIP).await? == "alpha");
+        let speakers = Speakers::alone(&[]).await?;
         for (vlan, answered) in [("0", true), ("100", false)] {
             let program = Program::new(&format!("ask-in-{vlan}"), tool()?)
                 .args(["ask", VIP, "--count", "1", "--vlan", vlan]);

@@ -9,7 +9,7 @@ use openelb_tests::{
 };
 use serde_json::json;
 
-use super::layer2::{ADDRESS, answering, leads, served};
+use super::layer2::{ADDRESS, answering, give_key, leads, served};
 use super::stage::Stage;
 
 /// A server for the address on a node, as kube-proxy would make it reachable there.
@@ -110,7 +110,7 @@ fn without_a_good_key_nothing_runs_and_the_log_says_what_to_do() {
             ),
         ] {
             if let Some(key) = key {
-                give(&stage, key).await?;
+                give_key(&stage, key).await?;
             }
             let speaker = stage.speaker("n1")?;
             eventually("the reason in the log", Deadline::LONG, async || {
@@ -131,18 +131,8 @@ fn without_a_good_key_nothing_runs_and_the_log_says_what_to_do() {
             ensure!(!sockets.contains(":7946"), "{sockets}");
             ensure!(answering(&stage).await.is_err(), "somebody answers");
         }
-        give(&stage, "0123456789abcdef0123456789abcdef").await?;
+        give_key(&stage, "0123456789abcdef0123456789abcdef").await?;
         leads(&stage, "the node", |node| node == "n1").await?;
         Ok(())
     });
-}
-
-async fn give(stage: &Stage, key: &str) -> Result<()> {
-    stage
-        .apply(&json!({
-            "apiVersion": "v1", "kind": "Secret",
-            "metadata": {"name": "memberlist", "namespace": "openelb-system"},
-            "stringData": {"key": key}
-        }))
-        .await
 }

@@ -11,4 +11,5 @@ mod bgp_objects;
 mod bgp_stop;
 mod layer2;
 mod layer2_moves;
+mod layer2_objects;
 mod stage;

@@ -7,8 +7,9 @@ use rand::RngExt;
 
 use crate::{
     Conflict, Counters, Event, ProbePolicy, ProbeResult, Role, Withdrawal,
-    engine::{Engine, Now, PROBE_AGAIN, Phase, Place},
+    engine::{Engine, Now, PROBE_AGAIN},
     frame::{self, Ask, Form, Message},
+    state::{Phase, Place},
 };
 
 /// A foreign claim is answered at most this often (RFC 5227 §2.4 and its DEFEND_INTERVAL).

@@ -10,7 +10,7 @@ use std::{
 use openelb_net::{Link, Links, MacAddr};
 
 use super::*;
-use crate::{Activity, InterfaceChoice, frame};
+use crate::{Activity, InterfaceChoice, Role, Vip, frame};
 
 const VIP: &str = "10.0.0.100";
 const VIP6: &str = "fd00:10::100";

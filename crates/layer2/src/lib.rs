@@ -29,6 +29,8 @@ pub mod fuzz;
 mod responder;
 mod schedule;
 mod snapshot;
+mod state;
+mod wish;
 
 pub use ability::{Ability, AbilityError, AbleLink};
 pub use choice::InterfaceChoice;

@@ -4,26 +4,27 @@
 //! of whether the own view may be acted on. It does no I/O and reads no clock, so a simulated
 //! network can drive many of them.
 
+mod facts;
+mod swim;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
-    num::{NonZeroU8, NonZeroUsize},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use foca::{
-    AccumulatingRuntime, Config, Foca, NoCustomBroadcast, OwnedNotification, PeriodicParams,
-    PostcardCodec, Timer,
-};
+use facts::Known;
+use foca::{AccumulatingRuntime, Foca, NoCustomBroadcast, PostcardCodec};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
     Counts, Facts, Key, Member, Members, Parameters,
-    seal::{OVERHEAD, Opened, Seal},
+    seal::{Opened, Seal},
     standing::{Company, Standing},
-    wire::{Identity, Intent, Message, Told, Version},
+    wire::{Identity, Intent, Message},
 };
+use swim::Pending;
 
 /// Bound of a datagram's payload, below any sensible MTU.
 pub(crate) const MAX_DATAGRAM: usize = 1400;
@@ -35,14 +36,6 @@ const MOST: usize = 4096;
 const JOIN: Duration = Duration::from_millis(250);
 /// … and this slowly once there are members.
 const REJOIN: Duration = Duration::from_secs(2);
-/// Facts are told again after a change (a lost packet is made good), …
-const RETELL: [Duration; 3] = [
-    Duration::ZERO,
-    Duration::from_millis(60),
-    Duration::from_millis(250),
-];
-/// … and for ever.
-const RETELL_EVER: Duration = Duration::from_secs(5);
 /// Members whose facts are unknown are asked for them.
 const ASK: Duration = Duration::from_millis(100);
 /// A core that was not called for this long (it asks to be every 100 ms) was paused.
@@ -51,20 +44,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PUNCTUAL: Duration = Duration::from_millis(15);
 /// How often the core wants to be called at least.
 const HEARTBEAT: Duration = Duration::from_millis(100);
-
-/// What a node knows of another's facts.
-#[derive(Debug)]
-struct Known {
-    version: Version,
-    facts: Facts,
-}
-
-/// A timer of foca.
-struct Pending {
-    timer: Timer<Identity>,
-    /// What it was put off by.
-    credit: Duration,
-}
 
 /// A datagram to send.
 #[derive(Debug)]
@@ -86,7 +65,9 @@ pub(crate) struct Gossip {
     seeds: BTreeSet<SocketAddr>,
     own: Facts,
     known: HashMap<String, Known>,
+    /// Those that were given up, and in which order.
     departed: BTreeMap<String, Facts>,
+    departures: VecDeque<String>,
     /// When a genuine datagram last came from there.
     heard: HashMap<SocketAddr, Instant>,
     out: Vec<Datagram>,
@@ -126,7 +107,7 @@ impl Gossip {
             run: setup.run,
             life: 0,
         };
-        let config = config(&setup.parameters)?;
+        let config = swim::config(&setup.parameters)?;
         let foca_rng = SmallRng::from_seed(rng.random());
         Some(Self {
             foca: Foca::new(me.clone(), config, foca_rng, PostcardCodec),
@@ -142,6 +123,7 @@ impl Gossip {
             own: Facts::default(),
             known: HashMap::new(),
             departed: BTreeMap::new(),
+            departures: VecDeque::new(),
             heard: HashMap::new(),
             out: Vec::new(),
             counts: Counts::default(),
@@ -221,50 +203,6 @@ impl Gossip {
         }
     }
 
-    fn hear(&mut self, from: SocketAddr, told: &Told<'_>, now: Instant) {
-        if told.node == self.me.node || told.attachment.len() > Facts::MAX_ATTACHMENT {
-            return;
-        }
-        if told.intent == Intent::Ask {
-            self.tell(from, Intent::Tell);
-        }
-        if told.intent == Intent::Leave {
-            let identity = self.foca.iter_members().find(|m| m.id().node == told.node);
-            if let Some(identity) = identity.map(|member| member.id().clone())
-                && identity.address == from
-            {
-                let gone = std::iter::once(foca::Member::down(identity));
-                let result = self.foca.apply_many(gone, true, &mut self.runtime);
-                ignore(result);
-                self.drain(now);
-            }
-        }
-        let void = self
-            .foca
-            .iter_members()
-            .any(|member| member.id().node == told.node && member.id().voids(told.version));
-        let newer = !void
-            && self
-                .known
-                .get(told.node)
-                .is_none_or(|known| known.version < told.version);
-        // Names come from authenticated nodes only; the bound is against a run-away one.
-        if newer && (self.known.len() < MOST || self.known.contains_key(told.node)) {
-            let facts = Facts {
-                steady: told.steady,
-                leaving: told.leaving,
-                attachment: Bytes::copy_from_slice(told.attachment),
-            };
-            self.known.insert(
-                told.node.to_owned(),
-                Known {
-                    version: told.version,
-                    facts,
-                },
-            );
-        }
-    }
-
     /// Does what is due. Must be called at [`Self::deadline`].
     pub(crate) fn tick(&mut self, now: Instant) {
         self.wake(now);
@@ -276,20 +214,7 @@ impl Gossip {
             }
         }
         self.last = now;
-        while let Some(entry) = self.timers.first_entry() {
-            if entry.key().0 > now {
-                break;
-            }
-            let Pending { timer, .. } = entry.remove();
-            let suspect = match &timer {
-                Timer::ChangeSuspectToDown { member_id, .. } => Some(member_id.clone()),
-                _ => None,
-            };
-            let result = self.foca.handle_timer(timer, &mut self.runtime);
-            ignore(result);
-            self.spare(suspect.as_ref());
-            self.drain(now);
-        }
+        self.run_timers(now);
         if self.next_join <= now {
             let missing: Vec<SocketAddr> = self
                 .seeds
@@ -309,10 +234,7 @@ impl Gossip {
         }
         self.settle(now);
         if self.next_tell <= now {
-            self.tell_all(Intent::Tell);
-            self.told += 1;
-            let gap = RETELL.get(self.told).copied();
-            self.next_tell = now + gap.unwrap_or_else(|| self.jitter(RETELL_EVER));
+            self.tell_again(now);
         }
         if self.next_ask <= now {
             let unknown: Vec<SocketAddr> = self
@@ -327,36 +249,6 @@ impl Gossip {
             self.next_ask = now + ASK;
         }
         self.drain(now);
-    }
-
-    /// When a suspicion runs out foca tells the suspect that it is down even if it has refuted in
-    /// time, and the suspect would take another identity for nothing. That word is not sent.
-    fn spare(&mut self, suspect: Option<&Identity>) {
-        if let Some(suspect) = suspect
-            && self
-                .foca
-                .iter_members()
-                .any(|member| member.id() == suspect)
-        {
-            while self.runtime.to_send().is_some() {}
-        }
-    }
-
-    /// A node that was late itself may have been late to hear of others: suspects get that much
-    /// more time to refute (the idea of Lifeguard, <https://arxiv.org/abs/1707.00788>), but at most
-    /// as long again, so that a node which is always late still finds the dead.
-    fn give_credit(&mut self, late: Duration) {
-        let most = self.parameters.suspicion;
-        let all = std::mem::take(&mut self.timers);
-        for ((due, sequence), mut pending) in all {
-            let mut due = due;
-            if matches!(pending.timer, Timer::ChangeSuspectToDown { .. }) {
-                let more = late.min(most.saturating_sub(pending.credit));
-                pending.credit += more;
-                due += more;
-            }
-            self.timers.insert((due, sequence), pending);
-        }
     }
 
     /// When [`Self::tick`] is due next.
@@ -465,105 +357,9 @@ impl Gossip {
         }
     }
 
-    fn changed(&mut self, now: Instant) {
-        self.changes += 1;
-        self.told = 0;
-        self.next_tell = now;
-    }
-
-    fn tell_all(&mut self, intent: Intent) {
-        let all: Vec<SocketAddr> = self.foca.iter_members().map(|m| m.id().address).collect();
-        for address in all {
-            self.tell(address, intent);
-        }
-    }
-
-    fn tell(&mut self, to: SocketAddr, intent: Intent) {
-        let told = Told {
-            node: &self.me.node,
-            version: (self.me.run, self.me.life, self.changes),
-            steady: self.own.steady,
-            leaving: self.own.leaving,
-            intent,
-            attachment: &self.own.attachment,
-        };
-        let body = postcard::to_stdvec(&Message::Facts(told));
-        self.push(to, body);
-    }
-
     fn push(&mut self, to: SocketAddr, body: postcard::Result<Vec<u8>>) {
         if let Some(bytes) = body.ok().and_then(|body| self.seal.seal(&body)) {
             self.out.push(Datagram { to, bytes });
-        }
-    }
-
-    /// Takes from foca what it wants sent, scheduled and known.
-    fn drain(&mut self, now: Instant) {
-        while let Some((to, data)) = self.runtime.to_send() {
-            let body = postcard::to_stdvec(&Message::Swim(&data));
-            self.push(to.address, body);
-        }
-        while let Some((after, timer)) = self.runtime.to_schedule() {
-            self.sequence += 1;
-            let credit = Duration::ZERO;
-            self.timers
-                .insert((now + after, self.sequence), Pending { timer, credit });
-        }
-        let notifications: Vec<_> = std::iter::from_fn(|| self.runtime.to_notify()).collect();
-        // The own standing first: what is told to others below must be true already.
-        for notification in &notifications {
-            match notification {
-                OwnedNotification::Rejoin(identity) => {
-                    self.me = identity.clone();
-                    self.counts.resurrections += 1;
-                    let absent = self.was_absent(now);
-                    self.standing.resurrected(absent, now);
-                    self.show_standing(now);
-                }
-                OwnedNotification::Idle => self.standing.isolated(),
-                _ => {}
-            }
-        }
-        for notification in notifications {
-            match notification {
-                OwnedNotification::MemberUp(identity) => {
-                    if self.departed.remove(&identity.node).is_some() {
-                        self.returned_at = Some(now);
-                    }
-                    self.forget_void(&identity);
-                    self.tell(identity.address, Intent::Ask);
-                }
-                OwnedNotification::MemberDown(identity) => self.departs(&identity, now),
-                OwnedNotification::Rename(_, new) => {
-                    self.forget_void(&new);
-                    self.tell(new.address, Intent::Ask);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// What a node said before it was taken for dead, or before it was started again, does not count.
-    fn forget_void(&mut self, identity: &Identity) {
-        let known = self.known.get(&identity.node);
-        if known.is_some_and(|known| identity.voids(known.version)) {
-            self.known.remove(&identity.node);
-        }
-    }
-
-    fn departs(&mut self, identity: &Identity, now: Instant) {
-        self.counts.deaths += 1;
-        let heard = self.heard.remove(&identity.address);
-        // One that said goodbye was heard just now.
-        let silent = heard.map(|heard| now.saturating_duration_since(heard));
-        if let Some(silent) = silent.filter(|silent| *silent >= self.parameters.suspicion) {
-            self.counts.detection.add(silent);
-        }
-        if let Some(known) = self.known.remove(&identity.node) {
-            if self.departed.len() >= Members::MAX_DEPARTED {
-                self.departed.pop_first();
-            }
-            self.departed.insert(identity.node.clone(), known.facts);
         }
     }
 
@@ -577,31 +373,4 @@ fn ignore(result: Result<(), foca::Error>) {
     if let Err(error) = result {
         tracing::debug!(%error, "membership message ignored");
     }
-}
-
-fn config(parameters: &Parameters) -> Option<Config> {
-    let fanout = NonZeroUsize::new(4)?;
-    Some(Config {
-        probe_period: parameters.probe_period,
-        probe_rtt: parameters.probe_rtt,
-        num_indirect_probes: NonZeroUsize::new(3)?,
-        max_transmissions: NonZeroU8::new(20)?,
-        suspect_to_down_after: parameters.suspicion,
-        // A node that renews its identity is let in at once; this bounds only what is remembered.
-        remove_down_after: Some(Duration::from_hours(24)),
-        max_packet_size: NonZeroUsize::new(MAX_DATAGRAM - OVERHEAD - 8)?,
-        notify_down_members: true,
-        periodic_announce: Some(PeriodicParams {
-            frequency: Duration::from_secs(5),
-            num_members: NonZeroUsize::MIN,
-        }),
-        periodic_announce_to_down_members: Some(PeriodicParams {
-            frequency: Duration::from_millis(500),
-            num_members: NonZeroUsize::new(2)?,
-        }),
-        periodic_gossip: Some(PeriodicParams {
-            frequency: parameters.gossip_period,
-            num_members: fanout,
-        }),
-    })
 }

@@ -118,7 +118,9 @@ async fn keep_leaves_a_cluster_that_can_be_entered_and_down_removes_it() -> Resu
 async fn a_tour_that_fails_is_told_with_its_reason_and_its_exit_code() -> Result<()> {
     let quickstart = Quickstart::new()?;
     for args in [&[][..], &["--keep"]] {
-        let nowhere = [("OPENELB_BINARIES", "/nowhere")];
+        // What a story that fails leaves to be read goes with the test.
+        let state = quickstart.state.path().to_string_lossy();
+        let nowhere = [("OPENELB_BINARIES", "/nowhere"), ("TMPDIR", &*state)];
         let output = quickstart.run(args, &nowhere).await?;
         let said = text(&output);
         ensure!(!output.status.success(), "{args:?}: {said}");

@@ -7,5 +7,6 @@ mod edits;
 mod events;
 mod faults;
 mod leftovers;
+mod many;
 mod serving;
 mod waiting;

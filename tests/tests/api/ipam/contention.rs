@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use kube::api::{Patch, PatchParams};
 use openelb_tests::ipam::{Asks, Bed, service};
 use openelb_tests::{Deadline, eventually, story};
+use serde_json::json;
 
 use super::faults::{all_served, all_shown, create_many};
 
@@ -60,6 +62,45 @@ fn two_that_lead_side_by_side_give_nothing_twice_and_move_nothing() {
         // Nothing moves afterwards either.
         let late = all_shown(&bed).await?;
         moved_nothing(&after, &late);
+        Ok(())
+    });
+}
+
+#[test]
+fn two_that_adopt_side_by_side_move_nothing_and_record_everybody_once() {
+    story(async || -> Result<()> {
+        let bed = Bed::start().await?;
+        // What another controller left: an address for each, one of them for two.
+        let address = |n: usize| format!("192.0.2.{}", n.min(48));
+        for n in 0..50 {
+            let name = format!("s{n}");
+            bed.create(&service(&name)).await?;
+            let ingress = json!({"status": {"loadBalancer": {"ingress": [{"ip": address(n)}]}}});
+            bed.services("default")
+                .patch_status(&name, &PatchParams::default(), &Patch::Merge(ingress))
+                .await?;
+        }
+        let before = all_shown(&bed).await?;
+        bed.eip("lan", "192.0.2.0/24").await?;
+        let alone = ["--leader-elect=false"];
+        let _first = bed.controller_with("first", &alone)?;
+        let _second = bed.controller_with("second", &alone)?;
+        // A newcomer gets none of theirs, whoever of the two serves it.
+        bed.create(&service("new")).await?;
+        bed.shows("new", &["192.0.2.49"]).await?;
+        eventually("a record for everybody", Deadline::SHORT, async || {
+            let shown = bed.audit().await?;
+            ensure!(shown == 50, "{shown} addresses");
+            Ok(())
+        })
+        .await?;
+        moved_nothing(&before, &all_shown(&bed).await?);
+        let shared = bed.record("192.0.2.48").await?;
+        let holders = shared.map(|record| record.spec.services.len());
+        ensure!(
+            holders == Some(2),
+            "{holders:?} hold the one that two were given"
+        );
         Ok(())
     });
 }

@@ -217,14 +217,22 @@ fn a_sticky_address_comes_back_to_a_service_of_the_same_name() {
         bed.delete("a").await?;
         eventually("the memory", Deadline::SHORT, async || {
             let record = bed.record(&before[0]).await?;
+            let remembered = record.as_ref().and_then(|r| r.spec.remembered.as_ref());
             ensure!(
-                record.as_ref().is_some_and(|r| r.spec.remembered.is_some()),
+                remembered.is_some_and(|kept| kept.name == "a" && kept.since.is_some()),
                 "{record:?}"
             );
             Ok(())
         })
         .await?;
+        // Nobody else is given it while there is other room.
         bed.create(&service("c")).await?;
+        eventually("another address", Deadline::SHORT, async || {
+            let shown = bed.shown("c").await?;
+            ensure!(!shown.is_empty() && shown != before, "{shown:?}");
+            Ok(())
+        })
+        .await?;
         bed.create(&service("a")).await?;
         bed.shows("a", &[&before[0]]).await?;
         eventually("a clean ledger", Deadline::SHORT, async || {

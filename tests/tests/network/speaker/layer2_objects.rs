@@ -40,6 +40,50 @@ fn an_interface_that_no_node_has_is_told_of_until_the_eip_names_another() {
     });
 }
 
+#[test]
+fn another_interface_of_an_eip_answers_in_place_of_the_first() {
+    scenario(async || {
+        let stage = served(1, "Cluster", &["n1"]).await?;
+        leads(&stage, "the node", |_| true).await?;
+        // A second segment between the node and the client.
+        let (node, client) = (stage.network.node("n1")?, stage.network.lan_client());
+        let (node, near) = (node.namespace(), client.interface);
+        let client = client.namespace();
+        node.ip(&format!(
+            "link add second type veth peer name second netns {}",
+            client.name()
+        ))
+        .await?;
+        node.ip("link set second up").await?;
+        client
+            .ip("link set second up\naddr add 192.0.2.9/24 dev second")
+            .await?;
+        let spec = json!({"spec": {"interface": "second"}}).to_string();
+        stage
+            .kubectl(&["patch", "eip", "pool", "--type=merge", "-p", &spec])
+            .await?;
+        let own = stage.network.lan_client().v4.to_string();
+        let ask = async |interface: &str| {
+            let source = if interface == near { &own } else { "192.0.2.9" };
+            let ask = [
+                "arping", "-c", "1", "-w", "1", "-s", source, "-I", interface, ADDRESS,
+            ];
+            client.run(&ask).await
+        };
+        eventually("an answer on the second", Deadline::SHORT, async || {
+            ask("second").await.map(drop)
+        })
+        .await?;
+        eventually("silence on the first", Deadline::SHORT, async || {
+            let answer = ask(near).await;
+            ensure!(answer.is_err(), "{answer:?}");
+            anyhow::Ok(())
+        })
+        .await?;
+        ask("second").await.map(drop)
+    });
+}
+
 /// Makes the host on the segment forget what it has learnt of the address.
 async fn forgotten(stage: &Stage) -> Result<()> {
     let host = stage.network.lan_client();

@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use openelb_api::Labels;
@@ -24,6 +25,8 @@ pub(crate) struct Able<'w> {
     by_eip: BTreeMap<&'w str, Candidates<'w>>,
     /// The usable nodes, for addresses whose Eip is gone.
     any: Candidates<'w>,
+    /// What one node must not announce yet, whatever the API says.
+    held: Option<(&'w str, BTreeSet<IpAddr>)>,
 }
 
 /// Nodes that may announce an address as far as its Eip is concerned.
@@ -58,11 +61,38 @@ impl<'w> Able<'w> {
                 .map(|(name, pool)| (name.as_str(), candidates(pool.nodes.as_ref())))
                 .collect(),
             any: candidates(Some(&Labels::default())),
+            held: None,
+        }
+    }
+
+    /// The same, without this node for these addresses.
+    pub(crate) fn without(self, node: &'w str, addresses: BTreeSet<IpAddr>) -> Self {
+        Self {
+            held: Some((node, addresses)),
+            ..self
         }
     }
 
     /// The nodes that may announce the address, by name.
     pub(crate) fn nodes(&self, address: &Address<'w>) -> Cow<'_, BTreeSet<&'w str>> {
+        let mut nodes = self.nodes_by_the_api(address);
+        if let Some((node, held)) = &self.held
+            && held.contains(&address.ip)
+            && nodes.contains(node)
+        {
+            nodes.to_mut().remove(node);
+        }
+        nodes
+    }
+
+    /// The addresses that this node may announce.
+    pub(crate) fn addresses(&self, node: &str) -> BTreeSet<IpAddr> {
+        let addresses = self.world.addresses().into_iter();
+        let own = addresses.filter(|address| self.nodes(address).contains(node));
+        own.map(|address| address.ip).collect()
+    }
+
+    fn nodes_by_the_api(&self, address: &Address<'w>) -> Cow<'_, BTreeSet<&'w str>> {
         let candidates = self.by_eip.get(address.eip).unwrap_or(&self.any);
         let keep = address
             .pool
@@ -241,6 +271,27 @@ mod tests {
             .service(service("dns").local().ready_on("c"))
             .service(service("idle").local());
         assert_eq!(announcers(&world), ["a", "c"]);
+    }
+
+    #[test]
+    fn what_a_node_must_not_announce_yet_the_others_do() {
+        let world = three_nodes()
+            .service(service("web").ready_on("a"))
+            .service(service("dns").addresses(&["203.0.113.2"]).ready_on("a"))
+            .build();
+        let held = BTreeSet::from(["203.0.113.2".parse().unwrap()]);
+        let able = Able::new(&world, at(100)).without("b", held);
+        let seen = world.addresses().into_iter().map(|address| {
+            let nodes = able.nodes(&address);
+            (address.ip.to_string(), nodes.iter().copied().collect())
+        });
+        let expected: [(String, Vec<&str>); 2] = [
+            ("203.0.113.1".to_owned(), vec!["a", "b", "c"]),
+            ("203.0.113.2".to_owned(), vec!["a", "c"]),
+        ];
+        assert_eq!(seen.collect::<Vec<_>>(), expected);
+        assert_eq!(able.addresses("b"), ["203.0.113.1".parse().unwrap()].into());
+        assert_eq!(able.addresses("c").len(), 2);
     }
 
     #[test]

@@ -38,6 +38,15 @@ pub(crate) struct Args {
     /// Layer 2: at most so many unasked ARP and NDP frames per second, for switches that let few through.
     #[arg(long, default_value_t = ResponderConfig::PACE, value_parser = clap::value_parser!(u32).range(1..))]
     announce_pace: u32,
+    /// Where the metrics of this node's kube-proxy are. An address is announced once kube-proxy passes it on; a node where
+    /// nobody answers here is not waited for, and with `off` nobody is asked.
+    #[arg(
+        long,
+        env = "OPENELB_KUBE_PROXY",
+        default_value = "127.0.0.1:10249",
+        value_name = "ADDRESS"
+    )]
+    kube_proxy: String,
     /// OpenELB's: there is no GoBGP API; state is in `kubectl get bgppeers` and in the metrics.
     #[arg(long, hide = true)]
     api_hosts: Option<String>,
@@ -77,6 +86,21 @@ impl Args {
             profile: self.membership_profile,
             pace: self.announce_pace,
         })
+    }
+
+    /// Where kube-proxy's metrics are, where it is to be asked.
+    pub(super) fn kube_proxy(&self) -> anyhow::Result<Option<SocketAddr>> {
+        if self.kube_proxy == "off" {
+            return Ok(None);
+        }
+        let address = self.kube_proxy.parse();
+        let address = address.with_context(|| {
+            format!(
+                "--kube-proxy {}: expected ADDRESS:PORT or off",
+                self.kube_proxy
+            )
+        })?;
+        Ok(Some(address))
     }
 
     /// Names the flags that have no effect.

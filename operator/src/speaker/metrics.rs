@@ -18,6 +18,7 @@ use openelb_bgp::{
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
@@ -32,6 +33,8 @@ pub(super) type Source = watch::Sender<Option<watch::Receiver<Snapshot>>>;
 pub(super) struct Metrics {
     /// From a watch event to the wish in the hands of the engines.
     pub(super) reaction: Histogram,
+    /// Addresses that wait for kube-proxy.
+    pub(super) waiting: Gauge,
     /// The engine.
     pub(super) bgp: Source,
     /// The objects, and whether what they say now is in force.
@@ -51,7 +54,13 @@ impl Metrics {
     pub(super) fn register(metrics: &openelb_process::Metrics) -> Self {
         let (bgp, running) = watch::channel(None);
         let reaction = Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5]);
+        let waiting = Gauge::default();
         metrics.with(|registry| {
+            registry.register(
+                "speaker_waiting_for_kube_proxy",
+                "Addresses that this node does not announce yet because its kube-proxy does not pass them on",
+                waiting.clone(),
+            );
             registry.register(
                 "speaker_reaction_seconds",
                 "Time from a watch event to what follows from it in the hands of the engines",
@@ -64,6 +73,7 @@ impl Metrics {
         metrics.with(|registry| registry.register_collector(Box::new(shown)));
         Self {
             reaction,
+            waiting,
             bgp,
             accepted,
         }

@@ -3,15 +3,18 @@
 //! One task owns the [`Picture`] of the cluster and turns it, whenever it changes, into the complete
 //! wish for each engine; engines act on the difference. Nothing is announced before the picture is
 //! complete, so that peers which kept the routes of the process before hear all of them at once and
-//! then End-of-RIB. When the API server goes away the last wish stays.
+//! then End-of-RIB; nor before this node's kube-proxy passes packets on. When the API server goes away the last wish
+//! stays.
 //!
 //! ```text
+//! kube-proxy ──────────┐
 //! watches ──> Picture ─┬─> plan, routes ──> bgp::Engine ────> snapshot ──> report ──> status::write
 //!                      └─> election ──────> layer2::Engine ─> snapshot ──> news ────> layer2::write
 //! ```
 
 mod args;
 mod bgp;
+mod kube_proxy;
 mod layer2;
 mod metrics;
 mod report;
@@ -27,11 +30,12 @@ use jiff::Timestamp;
 use openelb_bgp::{PeerAddress, RouteSet};
 use tokio::sync::watch;
 
-use crate::announce::{Able, Node, routes};
+use crate::announce::{Able, Node, World, routes};
 use crate::peering::{LastGood, Plan};
 use crate::picture::{Change, Kind, Picture, changes};
 use crate::process::Context;
 use bgp::Engine;
+use kube_proxy::KubeProxy;
 use layer2::{News, Woken};
 use metrics::Metrics;
 use status::{Entries, Foreign, Own};
@@ -107,6 +111,11 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
         own: Own::default(),
         engine: Engine::new(metrics.bgp.clone()),
         metrics: metrics.clone(),
+        kube_proxy: KubeProxy::new(
+            args.kube_proxy()?,
+            context.readiness.gate("kube-proxy of this node"),
+            metrics.waiting.clone(),
+        ),
         entries,
     };
     let pulse = pulses.of_loop("the speaker's loop");
@@ -137,6 +146,7 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
                 }
             }
             () = timer => recheck = speaker.act(),
+            () = speaker.kube_proxy.changed() => recheck = speaker.act(),
             changed = speaker.engine.changed() => {
                 changed?;
                 speaker.report();
@@ -179,6 +189,13 @@ fn until(at: Timestamp) -> Duration {
     left + Duration::from_millis(1)
 }
 
+/// Who may announce what, as far as this node knows now.
+fn able<'w>(world: &'w World, node: &'w str, kube_proxy: &mut KubeProxy) -> Able<'w> {
+    let able = Able::new(world, Timestamp::now());
+    let held = kube_proxy.held(|| able.addresses(node));
+    able.without(node, held)
+}
+
 /// Everything the speaker's task owns.
 struct Speaker {
     node: String,
@@ -192,6 +209,7 @@ struct Speaker {
     engine: Engine,
     metrics: Metrics,
     layer2: Option<layer2::Engine>,
+    kube_proxy: KubeProxy,
     entries: watch::Sender<Entries>,
     news: watch::Sender<News>,
 }
@@ -203,6 +221,9 @@ impl Speaker {
 
     /// Computes the wish anew and hands it to the engines. Returns when time alone may change it.
     fn act(&mut self) -> Option<Timestamp> {
+        if !self.kube_proxy.started() || !self.picture.complete() {
+            return None;
+        }
         let world = &self.picture.world;
         match world.nodes.get(&self.node) {
             Some(node) => self.last_node = Some(node.clone()),
@@ -214,7 +235,7 @@ impl Speaker {
             }
             None => {}
         }
-        let able = Able::new(world, Timestamp::now());
+        let able = able(world, &self.node, &mut self.kube_proxy);
         let routes = routes(world, &able, &self.node);
         let recheck = able.recheck_at();
         self.plan = match &self.last_node {
@@ -288,8 +309,9 @@ impl Speaker {
             Woken::Inputs => {
                 if let Some(layer2) = &mut self.layer2
                     && self.picture.complete()
+                    && self.kube_proxy.started()
                 {
-                    let able = Able::new(&self.picture.world, Timestamp::now());
+                    let able = able(&self.picture.world, &self.node, &mut self.kube_proxy);
                     layer2.act(&self.picture, &able, self.last_node.as_ref());
                 }
             }
@@ -338,11 +360,11 @@ impl Speaker {
     }
 
     /// Ends the engines, each in its order, at the same time.
-    async fn stop(self, leaves: bool) {
+    async fn stop(mut self, leaves: bool) {
         let picture = &self.picture;
         let layer2 = async {
             if let Some(layer2) = self.layer2 {
-                let able = Able::new(&picture.world, Timestamp::now());
+                let able = able(&picture.world, &self.node, &mut self.kube_proxy);
                 layer2
                     .stop(|members| layer2::wish(picture, &able, members))
                     .await;

@@ -288,6 +288,34 @@ impl<'a> Product<'a> {
         self.explain(outcome).await
     }
 
+    /// What the first connections to port 80 of a new address meet, so many of them: they begin as soon as the router's kernel
+    /// knows a way there.
+    ///
+    /// # Errors
+    /// There is no way in time, or they are not answered in time.
+    pub async fn first_connections(
+        &self,
+        from: &Host,
+        address: IpAddr,
+        connections: usize,
+    ) -> Result<Loss> {
+        let router = self.cluster.network().router().namespace();
+        let outcome = eventually("a way to the address", Deadline::LONG, async || {
+            let hops = router.next_hops(IpNet::from(address)).await?;
+            ensure!(!hops.is_empty(), "{address} leads nowhere");
+            anyhow::Ok(())
+        })
+        .await;
+        self.explain(outcome).await?;
+        let mut prober = Prober::start(from, &[web_of(address)])?;
+        let answered = prober.answered(connections).await;
+        self.explain(answered).await?;
+        let report = prober.stop().await?;
+        let loss = Loss::in_all(&report);
+        println!("the first connections to {address}: {loss:?}");
+        Ok(loss)
+    }
+
     /// Makes the nodes forget connections to `address` that were begun before kube-proxy knew it. The kernel keeps them as
     /// they are, without a pod, for up to two minutes, and a client that uses one of their ports again fails once more:
     /// single failures in a story that is about something else.

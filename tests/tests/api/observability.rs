@@ -216,6 +216,7 @@ fn a_speakers_state_names_its_sessions_and_no_secret() {
         let args = [
             "speaker",
             "--node-name=worker",
+            "--kube-proxy=off",
             "--log=trace,hyper=info,tower=info,h2=info,rustls=info",
         ];
         for object in [

@@ -33,6 +33,7 @@ impl Stage {
             ])
             .arg("--kubeconfig")
             .arg(account.kubeconfig())
+            .env("OPENELB_KUBE_PROXY", "off")
             .start(control.folder().path())?;
         Ok(Self { control, speaker })
     }

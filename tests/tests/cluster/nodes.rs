@@ -497,7 +497,8 @@ async fn leads_from(
     .await
 }
 
-fn service(name: &str) -> String {
+/// A Service for the web server, with an address of the pool `bgp`.
+pub(crate) fn service(name: &str) -> String {
     format!(
         r"
 apiVersion: v1

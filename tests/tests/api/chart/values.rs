@@ -323,6 +323,11 @@ fn speakers() -> Vec<(String, Means)> {
             "speaker.monitorPort=9999",
             Has(SPEAKER, ARGS, "--metrics-addr=:9999"),
         ),
+        own(
+            "speaker.kubeProxy=off",
+            Has(SPEAKER, ARGS, "--kube-proxy=off"),
+        ),
+        own("speaker.kubeProxy=nowhere", Refused("kubeProxy")),
         own("customImage.enable=false", Gone("ConfigMap/openelb-images")),
         own(
             "customImage.forwardImage=f:1",

@@ -9,6 +9,7 @@ mod bgp;
 mod bgp_host;
 mod bgp_objects;
 mod bgp_stop;
+mod kube_proxy;
 mod layer2;
 mod layer2_moves;
 mod layer2_objects;

@@ -102,6 +102,8 @@ impl Stage {
                 "127.0.0.1:50053",
             ])
             .args(["--log", "debug,hyper=info,tower=info,hyper_util=info"])
+            // A machine that has just booted would wait for one; a test that has one says so by a flag.
+            .env("OPENELB_KUBE_PROXY", "off")
             .arg("--kubeconfig")
             .arg(self.account.kubeconfig())
             .args(flags);

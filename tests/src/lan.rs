@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Folder, Namespace, Process, Program, Witness};
+use crate::{Folder, Namespace, Process, Program, Wire, Witness};
 
 /// The UDP port of the speakers' membership.
 pub const GOSSIP_PORT: u16 = 7946;
@@ -56,8 +56,12 @@ impl Lan {
             lan.ip(host, &format!("addr add 10.0.0.{n}/16 dev eth0"))?;
             lan.ip(host, &format!("addr add fd00:10::{n}/64 dev eth0 nodad"))?;
         }
-        let switch = Namespace::named("switch");
-        lan.witness = Some(Witness::start(&switch, "br0", &lan.folder).await?);
+        let segment = Wire {
+            name: "segment",
+            namespace: &Namespace::named("switch"),
+            interface: "br0",
+        };
+        lan.witness = Some(Witness::start(&[segment], &lan.folder).await?);
         Ok(lan)
     }
 

@@ -229,6 +229,13 @@ impl Speakers {
     }
 }
 
+impl Drop for Speakers {
+    fn drop(&mut self) {
+        // While the speakers still live.
+        crate::record::before_the_end();
+    }
+}
+
 /// The program for the hosts of a LAN.
 ///
 /// # Errors

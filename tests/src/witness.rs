@@ -6,62 +6,74 @@ use anyhow::{Result, ensure};
 use crate::folder::Folder;
 use crate::namespace::Namespace;
 use crate::process::{Process, Program};
-use crate::record::Registration;
+use crate::record::Record;
 use crate::wait::{Deadline, eventually};
+
+/// Where frames pass that are kept: an interface, and the name of what it leads to.
+#[derive(Debug, Clone, Copy)]
+pub struct Wire<'a> {
+    /// What the files with its frames are called, such as `segment`.
+    pub name: &'a str,
+    /// Where the interface is.
+    pub namespace: &'a Namespace,
+    /// The interface.
+    pub interface: &'a str,
+}
 
 /// Somebody who watches. Dropped, it lets all others write down what they know, and watches no longer.
 #[derive(Debug)]
 pub struct Witness {
-    capture: Process,
-    _record: Registration,
+    _record: Record,
+    captures: Vec<Process>,
 }
 
 impl Witness {
-    /// Watches an interface, and all hosts of this world, from when this returns. What was seen goes to the folder.
+    /// Watches wires, and all hosts of this world, from when this returns. What was seen goes to the folder.
     ///
     /// # Errors
     /// tcpdump is missing or does not start.
-    pub async fn start(namespace: &Namespace, interface: &str, folder: &Folder) -> Result<Self> {
-        let capture = capture(interface, folder);
-        let capture = namespace.program(capture).start(folder.path())?;
-        eventually("tcpdump to listen", Deadline::SHORT, async || {
-            capture.check()?;
-            let said = capture.log();
-            ensure!(said.contains("listening on"), "{said}");
-            anyhow::Ok(())
-        })
-        .await?;
+    pub async fn start(wires: &[Wire<'_>], folder: &Folder) -> Result<Self> {
+        let captures = wires
+            .iter()
+            .map(|wire| wire.capture(folder))
+            .collect::<Result<Vec<_>>>()?;
+        for capture in &captures {
+            eventually("tcpdump to listen", Deadline::SHORT, async || {
+                capture.check()?;
+                let said = capture.log();
+                ensure!(said.contains("listening on"), "{said}");
+                anyhow::Ok(())
+            })
+            .await?;
+        }
         let folder = folder.path().to_owned();
-        let record = crate::record::register(move |now| {
+        let record = Record::new(move |now| {
             crate::record::run(RECORD, &[folder.as_os_str(), now.as_ref()]);
         });
         Ok(Self {
-            capture,
             _record: record,
+            captures,
         })
     }
 
-    /// An error when no frame is kept any more.
+    /// An error when the frames of a wire are not kept any more.
     ///
     /// # Errors
-    /// tcpdump has ended.
+    /// A tcpdump has ended.
     pub fn check(&self) -> Result<()> {
-        self.capture.check()
+        self.captures.iter().try_for_each(Process::check)
     }
 }
 
-impl Drop for Witness {
-    fn drop(&mut self) {
-        crate::record::before_the_end();
+impl Wire<'_> {
+    /// Keeps the last frames, in two files of 20 MB that take turns.
+    fn capture(&self, folder: &Folder) -> Result<Process> {
+        let program = Program::new(&format!("tcpdump-{}", self.name), "tcpdump")
+            .args(["-i", self.interface, "-n", "-U", "--immediate-mode"])
+            .args(["-s", "200", "-C", "20", "-W", "2", "-Z", "root", "-w"])
+            .arg(folder.join(format!("{}.pcap", self.name)));
+        self.namespace.program(program).start(folder.path())
     }
-}
-
-/// Keeps the last frames, in two files of 20 MB that take turns.
-fn capture(interface: &str, folder: &Folder) -> Program {
-    Program::new("tcpdump", "tcpdump")
-        .args(["-i", interface, "-n", "-U", "--immediate-mode"])
-        .args(["-s", "200", "-C", "20", "-W", "2", "-Z", "root", "-w"])
-        .arg(folder.join("segment.pcap"))
 }
 
 /// What every host's kernel knows; written to a folder, with the time.

@@ -9,7 +9,7 @@ mod gobgp;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
@@ -18,7 +18,7 @@ use crate::folder::Folder;
 use crate::namespace::Namespace;
 use crate::network::Host;
 use crate::process::Process;
-use crate::record::Registration;
+use crate::record::Record;
 use crate::wait::{Deadline, eventually};
 
 /// Whose implementation of BGP.
@@ -102,14 +102,14 @@ impl Bgp {
         std::fs::create_dir_all(&place)
             .with_context(|| format!("cannot make {}", place.display()))?;
         let mut daemon = Daemon {
+            record: None,
             software,
             namespace: host.namespace().clone(),
             processes: Vec::new(),
             config: self,
             place,
-            record: None,
         };
-        daemon.record = Some(daemon.recorder(folder.join(format!("{name}.txt")))?);
+        daemon.record = Some(daemon.record(&folder.join(format!("{name}.txt")))?);
         let programs = match software {
             Software::Frr => frr::programs(&daemon)?,
             Software::Bird => bird::programs(&daemon)?,
@@ -134,6 +134,15 @@ impl Software {
             Self::Frr => "frr",
             Self::Bird => "bird",
             Self::GoBgp => "gobgp",
+        }
+    }
+
+    /// What its own tool is asked at the end of a test that fails: neighbours, routes, BFD.
+    pub(crate) fn questions(self) -> &'static [&'static str] {
+        match self {
+            Self::Frr => frr::QUESTIONS,
+            Self::Bird => bird::QUESTIONS,
+            Self::GoBgp => gobgp::QUESTIONS,
         }
     }
 }
@@ -277,12 +286,12 @@ pub struct BfdPeer {
 /// A running daemon. Dropped, it is killed.
 #[derive(Debug)]
 pub struct Daemon {
+    record: Option<Record>,
     software: Software,
     namespace: Namespace,
     processes: Vec<Process>,
     config: Bgp,
     place: PathBuf,
-    record: Option<Registration>,
 }
 
 impl Daemon {
@@ -437,29 +446,17 @@ impl Daemon {
         }
     }
 
-    /// What writes down what it holds.
-    fn recorder(&self, file: PathBuf) -> Result<Registration> {
-        let questions = match self.software {
-            Software::Frr => frr::QUESTIONS,
-            Software::Bird => bird::QUESTIONS,
-            Software::GoBgp => gobgp::QUESTIONS,
-        };
-        let asked = questions
+    fn record(&self, file: &Path) -> Result<Record> {
+        let asked = self
+            .software
+            .questions()
             .iter()
-            .map(|question| Ok([self.namespace.wrapper(), self.tool(question)?].concat()))
-            .collect::<Result<Vec<Vec<String>>>>()?;
-        Ok(crate::record::register(move |now| {
-            let script =
-                r#"exec >>"$1" 2>&1; echo "==== $2: $3"; shift 3; timeout 2 "$@" </dev/null"#;
-            for (question, tool) in questions.iter().zip(&asked) {
-                let file = file.display().to_string();
-                let words = [file, now.to_owned(), (*question).to_owned()];
-                if !crate::record::run(script, &[words.as_slice(), tool].concat()) {
-                    // It is gone, paused or in trouble, and would be at the next question.
-                    return;
-                }
-            }
-        }))
+            .map(|question| {
+                let words = [self.namespace.wrapper(), self.tool(question)?].concat();
+                Ok(((*question).to_owned(), words))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Record::of_answers(file, asked))
     }
 
     fn name(&self) -> String {
@@ -480,11 +477,5 @@ impl Daemon {
             },
         )
         .await
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        crate::record::before_the_end();
     }
 }

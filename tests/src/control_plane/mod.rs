@@ -22,12 +22,13 @@ use identity::{Proof, kubeconfig};
 
 use crate::folder::Folder;
 use crate::process::Process;
-use crate::record::Registration;
+use crate::record::Record;
 use crate::tools::tool;
 use crate::wait::{Deadline, eventually};
 
 /// A running control plane. Dropped, it is gone.
 pub struct ControlPlane {
+    record: Option<Record>,
     etcd: Process,
     api_server: Process,
     controller_manager: Option<Process>,
@@ -35,7 +36,6 @@ pub struct ControlPlane {
     admin: Identity,
     config: Config,
     pub(crate) keys: Keys,
-    record: Option<Registration>,
     folder: Folder,
 }
 
@@ -64,6 +64,7 @@ impl ControlPlane {
         let api_server = config.api_server(&folder, &keys)?.start(folder.path())?;
         let admin = certified(&folder, &keys, &config, "admin", &["system:masters"]).await?;
         let mut control = Self {
+            record: None,
             etcd,
             api_server,
             controller_manager: None,
@@ -71,11 +72,10 @@ impl ControlPlane {
             admin,
             config,
             keys,
-            record: None,
             folder,
         };
         if crate::scenario::inside().is_some() {
-            control.record = Some(control.recorder()?);
+            control.record = Some(control.record()?);
         }
         control.ready().await?;
         let kubeconfig = control.admin.kubeconfig();
@@ -267,13 +267,13 @@ impl ControlPlane {
         audit::read(&self.folder.join("audit.log"))
     }
 
-    fn recorder(&self) -> Result<Registration> {
+    fn record(&self) -> Result<Record> {
         let words = [
             self.folder.path().to_owned(),
             tool("kubectl")?,
             self.kubeconfig().to_owned(),
         ];
-        Ok(crate::record::register(move |_| {
+        Ok(Record::new(move |_| {
             crate::record::run(RECORD, &words);
         }))
     }
@@ -294,14 +294,6 @@ kubectl get events --sort-by=.metadata.creationTimestamp >"$folder/events.txt" 2
 kubectl get nodes,pods,services,endpointslices -o yaml >"$folder/objects.yaml" 2>&1 &
 wait
 "#;
-
-impl Drop for ControlPlane {
-    fn drop(&mut self) {
-        if self.record.is_some() {
-            crate::record::before_the_end();
-        }
-    }
-}
 
 fn url(config: &Config) -> String {
     format!(

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::folder::Folder;
 use crate::namespace::Namespace;
-use crate::witness::Witness;
+use crate::witness::{Wire, Witness};
 
 /// How many nodes a network can have: their addresses end in 11 to 110.
 const MOST_NODES: u8 = 100;
@@ -127,8 +127,25 @@ impl Network {
             folder: Folder::new("network")?,
         };
         network.build().await.context("cannot make the network")?;
-        network.witness = Some(Witness::start(&network.switch, "br0", &network.folder).await?);
+        network.witness = Some(network.watch().await?);
         Ok(network)
+    }
+
+    /// Keeps what passes on the segment and, past the router, on the client's wire.
+    async fn watch(&self) -> Result<Witness> {
+        let wires = [
+            Wire {
+                name: "segment",
+                namespace: &self.switch,
+                interface: "br0",
+            },
+            Wire {
+                name: "client",
+                namespace: &self.router.namespace,
+                interface: "wan0",
+            },
+        ];
+        Witness::start(&wires, &self.folder).await
     }
 
     /// The nodes.
@@ -179,7 +196,7 @@ impl Network {
         &self.switch
     }
 
-    /// Who keeps the frames of the segment.
+    /// Who keeps the frames of the segment and of the client's wire.
     #[must_use]
     pub fn witness(&self) -> Option<&Witness> {
         self.witness.as_ref()

@@ -7,7 +7,7 @@ use openelb_tests::{Deadline, eventually, tool};
 use tokio::process::Command;
 
 use crate::nothing_left::groups;
-use crate::victim::{Victim, WANTED, processes};
+use crate::victim::{ANNOUNCED, Victim, WANTED, processes};
 
 const KEEP: &[(&str, &str)] = &[("OPENELB_KEEP_WORLD", "1")];
 
@@ -83,9 +83,9 @@ impl Kept {
         Ok(())
     }
 
-    /// What tcpdump reads from the frames that were kept.
-    async fn frames(&self) -> Result<String> {
-        let file = find(&self.0, "segment.pcap0").context("no frames were kept")?;
+    /// What tcpdump reads from the frames that were kept of a wire.
+    async fn frames(&self, wire: &str) -> Result<String> {
+        let file = find(&self.0, &format!("{wire}.pcap0")).context("no frames were kept")?;
         let output = Command::new("tcpdump")
             .arg("-nr")
             .arg(file)
@@ -136,7 +136,7 @@ async fn a_story_that_panics_keeps_what_explains_it_too() -> Result<()> {
     for level in ["panic", "panic in a task"] {
         let kept = failed(level).await?;
         kept.tells("kernel-n1.txt", &["10.0.0.11/24"])?;
-        kept.tells("tcpdump.log", &["listening on br0"])?;
+        kept.tells("tcpdump-segment.log", &["listening on br0"])?;
     }
     Ok(())
 }
@@ -149,7 +149,36 @@ async fn speakers_on_a_lan_that_fail_keep_what_explains_it() -> Result<()> {
         kept.tells(&format!("kernel-{node}.txt"), &["10.0.100.1/32"])?;
     }
     kept.tells("kernel-client.txt", &["10.0.100.1 dev eth0"])?;
-    ensure!(kept.frames().await?.contains("10.0.100.1"), "no frame");
+    let frames = kept.frames("segment").await?;
+    ensure!(frames.contains("10.0.100.1"), "no frame");
+    Ok(())
+}
+
+/// What is written down while the session is up, which a router that was asked after its peer had gone would not show.
+#[tokio::test]
+async fn a_lab_that_fails_keeps_what_its_router_and_our_speaker_held() -> Result<()> {
+    let routers: [(&str, &str, &[&str]); 3] = [
+        (
+            "lab with bird",
+            "bird-router.txt",
+            &["Established", ANNOUNCED, "BGP.as_path: 65001", "Up"],
+        ),
+        (
+            "lab with frr",
+            "frr-router.txt",
+            &["10.0.0.11", ANNOUNCED, "Status: up"],
+        ),
+        ("lab with gobgp", "gobgp-router.txt", &["Establ", ANNOUNCED]),
+    ];
+    for (level, file, held) in routers {
+        let kept = failed(level).await?;
+        kept.tells(file, held)?;
+        kept.tells("us.txt", &["state: Established"])?;
+        kept.tells("kernel-router.txt", &["10.0.0.1/24", "10.0.0.11 dev eth0"])?;
+        kept.tells("kernel-world.txt", &["10.0.0.11/24", "10.0.0.1 dev eth0"])?;
+        let frames = kept.frames("segment").await?;
+        ensure!(frames.contains("10.0.0.11"), "no frame of {level}");
+    }
     Ok(())
 }
 
@@ -183,9 +212,14 @@ async fn a_network_that_fails_stays_on_request_and_keeps_what_explains_it() -> R
         "traffic-1.txt",
         &["-- what the test is about", "answered by pod-n1 on n1"],
     )?;
-    let frames = kept.frames().await?;
+    let frames = kept.frames("segment").await?;
     ensure!(
         frames.contains("ARP") && frames.contains("192.168.100.2"),
+        "{frames}"
+    );
+    let frames = kept.frames("client").await?;
+    ensure!(
+        frames.contains("192.168.100.2") && frames.contains("192.168.100.1"),
         "{frames}"
     );
     Ok(())
@@ -226,6 +260,7 @@ async fn a_cluster_that_fails_stays_on_request_and_keeps_what_explains_it() -> R
     ] {
         kept.tells(log, &[text])?;
     }
-    ensure!(kept.frames().await?.contains("10.0.0.11"), "no frame of n1");
+    let frames = kept.frames("segment").await?;
+    ensure!(frames.contains("10.0.0.11"), "no frame of n1");
     Ok(())
 }

@@ -2,10 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use openelb_bgp::{Attributes, BfdConfig, PeerConfig, RemoteAs, SpeakerConfig};
+use openelb_tests::lab::{Lab, Us};
 use openelb_tests::speakers::{Speakers, VIP};
 use openelb_tests::{
     Bgp, Cluster, ControlPlane, Deadline, Folder, Network, Peer, Prober, Program, Software,
@@ -142,6 +146,54 @@ fn a_world_that_fails() {
             speakers.leader(VIP).await?;
             bail!(WANTED)
         }
+        "lab with bird" => {
+            let lab = Lab::new().await?;
+            let bird = lab.bird(
+                "protocol kernel { ipv4 { import none; export where source = RTS_BGP; }; }
+                 protocol bfd { interface \"*\" { min rx interval 50 ms; min tx interval 50 ms; }; }
+                 protocol bgp openelb { local 10.0.0.1 as 65000; neighbor 10.0.0.11 as 65001; bfd on;
+                 ipv4 { import all; export none; }; }",
+            )?;
+            let us = speaker()?;
+            us.told("router", 1).await?;
+            eventually("the route", Deadline::SHORT, async || {
+                let said = bird.ask("show route all")?;
+                ensure!(said.contains(ANNOUNCED), "{said}");
+                let said = lab.in_router("ip route")?;
+                ensure!(said.contains("proto bird"), "{said}");
+                let said = bird.ask("show bfd sessions")?;
+                ensure!(said.contains("Up"), "{said}");
+                Ok(())
+            })
+            .await?;
+            bail!(WANTED)
+        }
+        "lab with frr" => {
+            let lab = Lab::new().await?;
+            let frr = lab
+                .frr(" neighbor 10.0.0.11 remote-as 65001\n neighbor 10.0.0.11 bfd 3 50 50")
+                .await?;
+            let us = speaker()?;
+            us.told("router", 1).await?;
+            eventually("the route", Deadline::SHORT, async || {
+                let paths = frr.paths(ANNOUNCED)?;
+                ensure!(!paths.is_empty(), "no path");
+                let said = frr.ask("show bfd peers")?;
+                ensure!(said.contains("Status: up"), "{said}");
+                Ok(())
+            })
+            .await?;
+            bail!(WANTED)
+        }
+        "lab with gobgp" => {
+            let lab = Lab::new().await?;
+            let _gobgp = lab.gobgp(
+                "[[neighbors]]\n [neighbors.config]\n  neighbor-address = \"10.0.0.11\"\n  peer-as = 65001\n",
+            )?;
+            let us = speaker()?;
+            us.told("router", 1).await?;
+            bail!(WANTED)
+        }
         "panic" => {
             let _network = Network::start(1).await?;
             panic!("{WANTED}")
@@ -154,6 +206,24 @@ fn a_world_that_fails() {
         }
         _ => Ok(()),
     });
+}
+
+/// What the speaker of a lab that fails announces.
+pub(crate) const ANNOUNCED: &str = "203.0.113.9/32";
+
+/// Our speaker in a lab.
+fn speaker() -> Result<Us> {
+    let mut peer = PeerConfig::new("10.0.0.1".parse()?, RemoteAs::Exactly(65000));
+    peer.bfd = Some(BfdConfig {
+        transmit: Duration::from_millis(50),
+        receive: Duration::from_millis(50),
+        ..BfdConfig::default()
+    });
+    let mut config = SpeakerConfig::new(65001, "10.0.0.11".parse()?).peer("router", peer);
+    config.listen = vec!["0.0.0.0:179".parse()?];
+    let attributes = Arc::new(Attributes::default());
+    let routes = [(ANNOUNCED.parse()?, attributes)];
+    Ok(Us::start(config, routes.into_iter().collect()))
 }
 
 /// The same for a control plane.

@@ -61,10 +61,11 @@ async fn silence_is_found(lab: &Lab, us: &Us) -> Result<()> {
 fn a_silent_loss_ends_the_session_to_bird_over_both_families() {
     run(async |lab| {
         for (there, here) in [("10.0.0.1", "10.0.0.11"), ("fd00:10::1", "fd00:10::11")] {
-            let _bird = bird(&lab, there, here, 50, "")?;
+            let bird = bird(&lab, there, here, 50, "")?;
             let us = Us::start(config([watched(there, 50)]), plain(&["203.0.113.9/32"]));
             silence_is_found(&lab, &us).await?;
             us.drain().await;
+            bird.stop();
         }
         Ok(())
     });

@@ -1,8 +1,4 @@
 //! The BGP speaker against FRR, BIRD and GoBGP, and against peers that mean ill.
-//!
-//! ```text
-//!   the test: 10.0.0.11, fd00:10::11 (eth0) ──── veth ──── 10.0.0.1, fd00:10::1 (eth0) :router
-//! ```
 
 #![allow(
     clippy::unwrap_used,

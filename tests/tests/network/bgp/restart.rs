@@ -221,7 +221,7 @@ fn a_crash_keeps_routes_until_the_speaker_is_back() {
         let us = Us::start(restarting(false), plain(&[PREFIX]));
         us.told("p0", 1).await?;
         shows("the route", &[PREFIX], || bird.routes()).await?;
-        drop(us);
+        us.crash();
         until("the session lost", async || {
             let text = bird.ask("show protocols openelb")?;
             ensure!(!text.contains("Established"), "{text}");
@@ -262,7 +262,7 @@ fn with_llgr_a_route_outlives_the_restart_time_as_long_lived_stale() {
             "{told:?}"
         );
         shows("the route", &[PREFIX], || bird.routes()).await?;
-        drop(us);
+        us.crash();
         // BIRD marks what it keeps past the restart time: LLGR_STALE (RFC 9494 §4.7).
         shows("the stale route", &[PREFIX, "(65535,6)"], || bird.routes()).await?;
         let us = Us::start(llgr(), plain(&[PREFIX]));

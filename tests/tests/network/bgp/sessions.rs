@@ -26,6 +26,7 @@ fn one_session_carries_both_families_to_bird_over_v4_and_v6() {
             let wanted = ["2001:db8:9::9/128", "BGP.next_hop: fd00:10::11"];
             shows("the IPv6 route", &wanted, || bird.routes()).await?;
             us.drain().await;
+            bird.stop();
         }
         Ok(())
     });

@@ -3,8 +3,6 @@
 
 // The functions beside the tests are part of them, and a table of cases is long.
 #![allow(
-    clippy::unwrap_used,
-    clippy::panic,
     clippy::indexing_slicing,
     clippy::needless_pass_by_value,
     clippy::too_many_lines
@@ -12,52 +10,62 @@
 
 mod columns;
 
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
 use openelb_api::v1alpha2::{BgpConf, BgpPeer, Eip};
-use openelb_tests::{ControlPlane, Deadline, eventually};
+use openelb_tests::{ControlPlane, Deadline, eventually, story};
 use serde_json::{Value, json};
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// A control plane with our CRDs.
-async fn control_plane() -> ControlPlane {
-    let control = ControlPlane::start().await.unwrap();
-    apply_ours(&control).await;
-    control
+async fn control_plane() -> Result<ControlPlane> {
+    let control = ControlPlane::start().await?;
+    apply_ours(&control).await?;
+    Ok(control)
 }
 
-async fn apply_ours(control: &ControlPlane) {
+async fn apply_ours(control: &ControlPlane) -> Result<()> {
     let folder = format!("{REPOSITORY}/config/crd/bases");
-    control.kubectl(&["apply", "-f", &folder]).await.unwrap();
-    established(control).await;
+    control.kubectl(&["apply", "-f", &folder]).await?;
+    established(control).await
 }
 
-async fn established(control: &ControlPlane) {
-    control
-        .kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            "crd",
-            "--all",
-        ])
-        .await
-        .unwrap();
+async fn established(control: &ControlPlane) -> Result<()> {
+    let wait = [
+        "wait",
+        "--for=condition=Established",
+        "--timeout=60s",
+        "crd",
+        "--all",
+    ];
+    control.kubectl(&wait).await.map(drop)
 }
 
-async fn apply(control: &ControlPlane, object: &Value) -> Result<String, String> {
-    let file = control
-        .folder()
-        .write("object.json", object.to_string())
-        .unwrap();
-    control
-        .kubectl(&["apply", "-f", file.to_str().unwrap()])
-        .await
-        .map_err(|error| format!("{error:#}"))
+async fn apply(control: &ControlPlane, object: &Value) -> Result<()> {
+    let file = control.folder().write("object.json", object.to_string())?;
+    let file = file.display().to_string();
+    control.kubectl(&["apply", "-f", &file]).await.map(drop)
 }
 
-async fn get(control: &ControlPlane, name: &str) -> Value {
-    let text = control.kubectl(&["get", name, "-o", "json"]).await.unwrap();
-    serde_json::from_str(&text).unwrap()
+/// What the user reads when an object is refused.
+async fn refused(control: &ControlPlane, object: &Value) -> Result<String> {
+    match apply(control, object).await {
+        Ok(()) => bail!("{object} was taken"),
+        Err(error) => Ok(format!("{error:#}")),
+    }
+}
+
+async fn apply_strictly(control: &ControlPlane, file: &Path) -> Result<()> {
+    let file = file.display().to_string();
+    let apply = ["apply", "--validate=strict", "-f", &file];
+    control.kubectl(&apply).await.map(drop)
+}
+
+async fn get(control: &ControlPlane, name: &str) -> Result<Value> {
+    let text = control.kubectl(&["get", name, "-o", "json"]).await?;
+    Ok(serde_json::from_str(&text)?)
 }
 
 fn object(kind: &str, name: &str, spec: Value) -> Value {
@@ -71,16 +79,16 @@ fn object(kind: &str, name: &str, spec: Value) -> Value {
 
 /// Objects as OpenELB's users have them: its samples, one stored through the old version, and ones that it took
 /// although they make no sense.
-async fn fill(control: &ControlPlane) -> Vec<&'static str> {
+async fn fill(control: &ControlPlane) -> Result<Vec<&'static str>> {
     let fixtures = format!("{REPOSITORY}/tests/fixtures/openelb");
     for kind in ["eips", "bgpconfs", "bgppeers"] {
         let crd = format!("{fixtures}/network.kubesphere.io_{kind}.yaml");
-        control.kubectl(&["apply", "-f", &crd]).await.unwrap();
+        control.kubectl(&["apply", "-f", &crd]).await?;
     }
-    established(control).await;
+    established(control).await?;
     for sample in ["bgpconf", "bgppeer", "eip", "eip_layer2"] {
         let sample = format!("{fixtures}/network_v1alpha2_{sample}.yaml");
-        control.kubectl(&["apply", "-f", &sample]).await.unwrap();
+        control.kubectl(&["apply", "-f", &sample]).await?;
     }
     let mut old = object(
         "Eip",
@@ -89,26 +97,24 @@ async fn fill(control: &ControlPlane) -> Vec<&'static str> {
     );
     old["apiVersion"] = "network.kubesphere.io/v1alpha1".into();
     old["metadata"]["finalizers"] = json!(["finalizer.ipam.kubesphere.io/v1alpha1"]);
-    apply(control, &old).await.unwrap();
+    apply(control, &old).await?;
     let mut empty = object("BgpPeer", "empty", json!({}));
     empty["metadata"]["finalizers"] = json!(["finalizer.lb.kubesphere.io/v1alpha1"]);
-    apply(control, &empty).await.unwrap();
+    apply(control, &empty).await?;
     let mut bare = json!({
         "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "BgpPeer",
         "metadata": {"name": "bare", "finalizers": ["finalizer.lb.kubesphere.io/v1alpha1"]},
     });
-    apply(control, &bare).await.unwrap();
+    apply(control, &bare).await?;
     bare["kind"] = "BgpConf".into();
-    apply(control, &bare).await.unwrap();
+    apply(control, &bare).await?;
     let vast = json!({"as": -5, "gracefulRestart": {"restartTime": -1}, "listenPort": -1});
-    apply(control, &object("BgpConf", "vast", vast))
-        .await
-        .unwrap();
+    apply(control, &object("BgpConf", "vast", vast)).await?;
     let status = json!({"status": {
         "firstIP": "172.22.0.188", "lastIP": "172.22.0.200", "poolSize": 13, "usage": 1, "v4": true,
         "used": {"172.22.0.188": "default/web;default/mail"},
     }});
-    patch_status(control, "eip/eip-sample-layer2", &status).await;
+    patch_status(control, "eip/eip-sample-layer2", &status).await?;
     let status = json!({"status": {"nodesPeerStatus": {"node1": {
         "peerState": {
             "messages": {"received": {"open": "1", "total": "12"}, "sent": {"update": "3"}},
@@ -117,10 +123,10 @@ async fn fill(control: &ControlPlane) -> Vec<&'static str> {
         },
         "timersState": {"keepaliveInterval": "30", "negotiatedHoldTime": "90", "uptime": "2024-01-02T03:04:05Z"},
     }}}});
-    patch_status(control, "bgppeer/bgppeer-sample", &status).await;
+    patch_status(control, "bgppeer/bgppeer-sample", &status).await?;
     let status = json!({"status": {"nodesConfStatus": {"node1": {"as": 50001, "routerId": "172.22.0.10"}, "node2": {}}}});
-    patch_status(control, "bgpconf/default", &status).await;
-    vec![
+    patch_status(control, "bgpconf/default", &status).await?;
+    Ok(vec![
         "eip/eip-sample",
         "eip/eip-sample-layer2",
         "eip/old",
@@ -130,19 +136,20 @@ async fn fill(control: &ControlPlane) -> Vec<&'static str> {
         "bgppeer/empty",
         "bgppeer/bare",
         "bgpconf/bare",
-    ]
+    ])
 }
 
 /// Says of OpenELB's definitions what is true where it has run since 0.4: that there were objects in both versions.
-async fn with_a_past(control: &ControlPlane) {
+async fn with_a_past(control: &ControlPlane) -> Result<()> {
     for kind in ["eips", "bgpconfs", "bgppeers"] {
         let status = json!({"status": {"storedVersions": ["v1alpha1", "v1alpha2"]}});
         let crd = format!("crd/{kind}.network.kubesphere.io");
-        patch_status(control, &crd, &status).await;
+        patch_status(control, &crd, &status).await?;
     }
+    Ok(())
 }
 
-async fn patch_status(control: &ControlPlane, name: &str, patch: &Value) {
+async fn patch_status(control: &ControlPlane, name: &str, patch: &Value) -> Result<()> {
     let patch = patch.to_string();
     control
         .kubectl(&[
@@ -154,149 +161,157 @@ async fn patch_status(control: &ControlPlane, name: &str, patch: &Value) {
             &patch,
         ])
         .await
-        .unwrap();
+        .map(drop)
 }
 
-#[tokio::test]
-async fn our_definitions_replace_openelbs_and_keep_its_objects() {
-    let control = ControlPlane::start().await.unwrap();
-    let names = fill(&control).await;
-    let mut before = Vec::new();
-    for name in &names {
-        before.push(get(&control, name).await);
-    }
-    with_a_past(&control).await;
-    apply_ours(&control).await;
-    let old = control
-        .kubectl(&["get", "eips.v1alpha1.network.kubesphere.io"])
-        .await;
-    assert!(old.is_err(), "v1alpha1 is served: {old:?}");
-    for (name, before) in names.iter().zip(&before) {
-        let after = get(&control, name).await;
-        assert_eq!(&after, before, "{name}");
-        let read = match after["kind"].as_str().unwrap() {
-            "Eip" => openelb_api::read::<Eip>(&after).map(|eip| json!(eip)),
-            "BgpConf" => openelb_api::read::<BgpConf>(&after).map(|conf| json!(conf)),
-            _ => openelb_api::read::<BgpPeer>(&after).map(|peer| json!(peer)),
-        };
-        let read = read.unwrap_or_else(|error| panic!("{name}: {error}"));
-        let spec = before.get("spec").cloned().unwrap_or_else(|| json!({}));
-        assert_eq!(read["spec"], spec, "{name}");
-    }
-    // And the way back is open: OpenELB's definitions replace ours, its objects stay.
-    for kind in ["eips", "bgpconfs", "bgppeers"] {
-        let crd = format!("{REPOSITORY}/tests/fixtures/openelb/network.kubesphere.io_{kind}.yaml");
-        control.kubectl(&["apply", "-f", &crd]).await.unwrap();
-    }
-    for (name, before) in names.iter().zip(&before) {
-        assert_eq!(&get(&control, name).await, before, "{name}");
-    }
-    apply_ours(&control).await;
-    // Nothing that was stored keeps an object from being let go of or changed elsewhere.
-    for name in names {
-        let patch = r#"{"metadata":{"finalizers":null,"labels":{"touched":"yes"}}}"#;
-        control
-            .kubectl(&["patch", name, "--type=merge", "-p", patch])
-            .await
-            .unwrap();
-        control.kubectl(&["delete", name]).await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn definitions_are_applied_again_without_change() {
-    let control = control_plane().await;
-    let folder = format!("{REPOSITORY}/config/crd/bases");
-    let answer = control.kubectl(&["apply", "-f", &folder]).await.unwrap();
-    assert_eq!(answer.matches("unchanged").count(), 4, "{answer}");
-}
-
-#[tokio::test]
-async fn every_sample_and_example_applies() {
-    let control = control_plane().await;
-    let mut count = 0;
-    for folder in ["config/samples", "tests/fixtures/openelb"] {
-        for entry in std::fs::read_dir(format!("{REPOSITORY}/{folder}")).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                continue;
-            }
-            let text = std::fs::read_to_string(&path).unwrap();
-            if text.contains("\nkind: CustomResourceDefinition")
-                || !text.contains("network.kubesphere.io/v1alpha2\nkind")
-            {
-                continue;
-            }
+#[test]
+fn our_definitions_replace_openelbs_and_keep_its_objects() {
+    story(async || -> Result<()> {
+        let control = ControlPlane::start().await?;
+        let names = fill(&control).await?;
+        let mut before = Vec::new();
+        for name in &names {
+            before.push(get(&control, name).await?);
+        }
+        with_a_past(&control).await?;
+        apply_ours(&control).await?;
+        let old = control
+            .kubectl(&["get", "eips.v1alpha1.network.kubesphere.io"])
+            .await;
+        assert!(old.is_err(), "v1alpha1 is served: {old:?}");
+        for (name, before) in names.iter().zip(&before) {
+            let after = get(&control, name).await?;
+            assert_eq!(&after, before, "{name}");
+            let read = match after["kind"].as_str().context("no kind")? {
+                "Eip" => openelb_api::read::<Eip>(&after).map(|eip| json!(eip)),
+                "BgpConf" => openelb_api::read::<BgpConf>(&after).map(|conf| json!(conf)),
+                _ => openelb_api::read::<BgpPeer>(&after).map(|peer| json!(peer)),
+            };
+            let read = read.map_err(|error| anyhow!("{name}: {error}"))?;
+            let spec = before.get("spec").cloned().unwrap_or_else(|| json!({}));
+            assert_eq!(read["spec"], spec, "{name}");
+        }
+        // And the way back is open: OpenELB's definitions replace ours, its objects stay.
+        for kind in ["eips", "bgpconfs", "bgppeers"] {
+            let crd =
+                format!("{REPOSITORY}/tests/fixtures/openelb/network.kubesphere.io_{kind}.yaml");
+            control.kubectl(&["apply", "-f", &crd]).await?;
+        }
+        for (name, before) in names.iter().zip(&before) {
+            assert_eq!(&get(&control, name).await?, before, "{name}");
+        }
+        apply_ours(&control).await?;
+        // Nothing that was stored keeps an object from being let go of or changed elsewhere.
+        for name in names {
+            let patch = r#"{"metadata":{"finalizers":null,"labels":{"touched":"yes"}}}"#;
             control
-                .kubectl(&["apply", "--validate=strict", "-f", path.to_str().unwrap()])
+                .kubectl(&["patch", name, "--type=merge", "-p", patch])
+                .await?;
+            control.kubectl(&["delete", name]).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn definitions_are_applied_again_without_change() {
+    story(async || -> Result<()> {
+        let control = control_plane().await?;
+        let folder = format!("{REPOSITORY}/config/crd/bases");
+        let answer = control.kubectl(&["apply", "-f", &folder]).await?;
+        assert_eq!(answer.matches("unchanged").count(), 4, "{answer}");
+        Ok(())
+    });
+}
+
+#[test]
+fn every_sample_and_example_applies() {
+    story(async || -> Result<()> {
+        let control = control_plane().await?;
+        let mut count = 0;
+        for folder in ["config/samples", "tests/fixtures/openelb"] {
+            for entry in std::fs::read_dir(format!("{REPOSITORY}/{folder}"))? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path)?;
+                if text.contains("\nkind: CustomResourceDefinition")
+                    || !text.contains("network.kubesphere.io/v1alpha2\nkind")
+                {
+                    continue;
+                }
+                apply_strictly(&control, &path).await?;
+                count += 1;
+            }
+        }
+        let reference = std::fs::read_to_string(format!("{REPOSITORY}/docs/reference/api.md"))?;
+        for example in reference.split("```yaml\n").skip(1) {
+            let (example, _) = example
+                .split_once("```")
+                .context("an example without end")?;
+            let file = control.folder().write("example.yaml", example)?;
+            apply_strictly(&control, &file)
                 .await
-                .unwrap();
+                .with_context(|| example.to_owned())?;
             count += 1;
         }
-    }
-    let reference = std::fs::read_to_string(format!("{REPOSITORY}/docs/reference/api.md")).unwrap();
-    for example in reference.split("```yaml\n").skip(1) {
-        let example = example.split("```").next().unwrap();
-        let file = control.folder().write("example.yaml", example).unwrap();
-        control
-            .kubectl(&["apply", "--validate=strict", "-f", file.to_str().unwrap()])
-            .await
-            .unwrap_or_else(|error| panic!("{example}\n{error:#}"));
-        count += 1;
-    }
-    assert!(count >= 12, "only {count} examples were found");
+        assert!(count >= 12, "only {count} examples were found");
+        Ok(())
+    });
 }
 
-#[tokio::test]
-async fn fields_explain_themselves() {
-    let control = control_plane().await;
-    // An established CRD is served before the API server's discovery and OpenAPI documents name it.
-    let text = eventually("the published schema", Deadline::SHORT, async || {
-        control
-            .kubectl(&["explain", "eip.spec.bgp", "--recursive"])
-            .await
-    })
-    .await
-    .unwrap();
-    for line in [
-        "aggregationLength\t<integer>",
-        "communities\t<[]string>",
-        "localPref\t<integer>",
-    ] {
-        assert!(text.contains(line), "{text}");
-    }
-    assert!(
-        text.contains("How the addresses are announced by BGP."),
-        "{text}"
-    );
-    let text = control
-        .kubectl(&["explain", "eip.spec.protocol"])
-        .await
-        .unwrap();
-    for line in ["layer2\n", "`bgp` (routes; when"] {
-        assert!(text.contains(line), "{text}");
+#[test]
+fn fields_explain_themselves() {
+    story(async || -> Result<()> {
+        let control = control_plane().await?;
+        // An established CRD is served before the API server's discovery and OpenAPI documents name it.
+        let text = eventually("the published schema", Deadline::SHORT, async || {
+            control
+                .kubectl(&["explain", "eip.spec.bgp", "--recursive"])
+                .await
+        })
+        .await?;
+        for line in [
+            "aggregationLength\t<integer>",
+            "communities\t<[]string>",
+            "localPref\t<integer>",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert!(
+            text.contains("How the addresses are announced by BGP."),
+            "{text}"
+        );
+        let text = control.kubectl(&["explain", "eip.spec.protocol"]).await?;
+        for line in ["layer2\n", "`bgp` (routes; when"] {
+            assert!(text.contains(line), "{text}");
+        }
+        Ok(())
+    });
+}
+
+/// An object with the fields of another put into it, at every depth.
+fn merged(mut object: Value, more: Value) -> Value {
+    match (&mut object, more) {
+        (Value::Object(fields), Value::Object(more)) => {
+            for (key, value) in more {
+                let field = fields.entry(key).or_insert(Value::Null);
+                *field = merged(field.take(), value);
+            }
+            object
+        }
+        (_, more) => more,
     }
 }
 
 /// Kind, name, spec, and what the user must read.
 fn malformed() -> Vec<(&'static str, &'static str, Value, &'static str)> {
     let peer = |more: Value| {
-        let mut spec = json!({"conf": {"neighborAddress": "192.0.2.1", "peerAs": 64512}});
-        for (key, value) in more.as_object().unwrap() {
-            match spec[key].as_object_mut() {
-                Some(inner) => inner.extend(value.as_object().unwrap().clone()),
-                None => spec[key] = value.clone(),
-            }
-        }
-        spec
+        let spec = json!({"conf": {"neighborAddress": "192.0.2.1", "peerAs": 64512}});
+        merged(spec, more)
     };
-    let eip = |more: Value| {
-        let mut spec = json!({"address": "192.0.2.1"});
-        spec.as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
-        spec
-    };
+    let eip = |more: Value| merged(json!({"address": "192.0.2.1"}), more);
     vec![
         ("Eip", "e", json!({}), "spec.address: Required value"),
         (
@@ -500,54 +515,54 @@ fn malformed() -> Vec<(&'static str, &'static str, Value, &'static str)> {
     ]
 }
 
-#[tokio::test]
-async fn malformed_objects_are_refused_in_words_that_help() {
-    let control = control_plane().await;
-    let cases = malformed();
-    assert!(cases.len() >= 25);
-    let mut wrong = Vec::new();
-    for (kind, name, spec, message) in cases {
-        match apply(&control, &object(kind, name, spec.clone())).await {
-            Ok(_) => wrong.push(format!("{kind} {spec} was taken")),
-            Err(error) if error.contains(message) => {}
-            Err(error) => wrong.push(format!("{kind} {spec}: expected {message:?} in {error}")),
+#[test]
+fn malformed_objects_are_refused_in_words_that_help() {
+    story(async || -> Result<()> {
+        let control = control_plane().await?;
+        let cases = malformed();
+        assert!(cases.len() >= 25);
+        let mut wrong = Vec::new();
+        for (kind, name, spec, message) in cases {
+            match refused(&control, &object(kind, name, spec.clone())).await {
+                Ok(said) if said.contains(message) => {}
+                Ok(said) => wrong.push(format!("{kind} {spec}: expected {message:?} in {said}")),
+                Err(taken) => wrong.push(taken.to_string()),
+            }
         }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+        assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+        Ok(())
+    });
 }
 
-#[tokio::test]
-async fn a_typing_error_is_named() {
-    let control = control_plane().await;
-    let typo = object(
-        "Eip",
-        "lan",
-        json!({"address": "192.0.2.1", "protocoll": "bgp"}),
-    );
-    let error = apply(&control, &typo).await.unwrap_err();
-    assert!(
-        error.contains(r#"unknown field "spec.protocoll""#),
-        "{error}"
-    );
+#[test]
+fn a_typing_error_is_named() {
+    story(async || -> Result<()> {
+        let control = control_plane().await?;
+        let typo = object(
+            "Eip",
+            "lan",
+            json!({"address": "192.0.2.1", "protocoll": "bgp"}),
+        );
+        let error = refused(&control, &typo).await?;
+        assert!(
+            error.contains(r#"unknown field "spec.protocoll""#),
+            "{error}"
+        );
+        Ok(())
+    });
 }
 
-#[tokio::test]
-async fn an_address_never_changes_its_own() {
-    let control = control_plane().await;
-    apply(
-        &control,
-        &object("EipAddress", "192.0.2.7", json!({"address": "192.0.2.7"})),
-    )
-    .await
-    .unwrap();
-    let error = apply(
-        &control,
-        &object("EipAddress", "192.0.2.7", json!({"address": "192.0.2.8"})),
-    )
-    .await
-    .unwrap_err();
-    assert!(
-        error.contains("the address cannot change: make another EipAddress"),
-        "{error}"
-    );
+#[test]
+fn an_address_never_changes_its_own() {
+    story(async || -> Result<()> {
+        let control = control_plane().await?;
+        let with = |address: &str| object("EipAddress", "192.0.2.7", json!({"address": address}));
+        apply(&control, &with("192.0.2.7")).await?;
+        let error = refused(&control, &with("192.0.2.8")).await?;
+        assert!(
+            error.contains("the address cannot change: make another EipAddress"),
+            "{error}"
+        );
+        Ok(())
+    });
 }

@@ -2,49 +2,44 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::Result;
 use openelb_tests::product::{NAMESPACE, render};
-use openelb_tests::{ControlPlane, Deadline, Program, binary};
+use openelb_tests::{ControlPlane, Deadline, Program, binary, story};
 use serde_json::Value;
 
 use super::of_kind;
 
 /// The install job's program with the rights that the chart gives it, twice: the second run changes nothing.
-#[tokio::test]
-async fn the_install_job_prepares_a_cluster_with_just_its_rights() {
-    let control = ControlPlane::config()
-        .controller_manager()
-        .start()
-        .await
-        .unwrap();
-    let account = control
-        .service_account(NAMESPACE, "openelb-install")
-        .await
-        .unwrap();
-    grant_install_rights(&control).await;
-    leave_a_speaker_of_openelb(&control).await;
-    let mut versions = BTreeSet::new();
-    for _ in 0..2 {
-        let prepare = Program::new("prepare", binary("openelb-operator").unwrap())
-            .args(["prepare", "--metrics-addr=0", "--crds", "--pod-security"])
-            .args(["--memberlist", "--replace-openelb"])
-            .arg("--kubeconfig")
-            .arg(account.kubeconfig())
-            .start(control.folder().path())
-            .unwrap();
-        let status = prepare.ended(Deadline::LONG).await.unwrap();
-        assert!(status.success(), "{}", prepare.log());
-        let seen = control
-            .kubectl(&[
-                "get",
-                "crd/eips.network.kubesphere.io",
-                "crd/eipaddresses.network.kubesphere.io",
-                "crd/bgpconfs.network.kubesphere.io",
-                "crd/bgppeers.network.kubesphere.io",
-                "--output=jsonpath={.items[*].metadata.resourceVersion}",
-            ])
-            .await
-            .unwrap();
-        let key = control
+#[test]
+fn the_install_job_prepares_a_cluster_with_just_its_rights() {
+    story(async || -> Result<()> {
+        let control = ControlPlane::config().controller_manager().start().await?;
+        let account = control
+            .service_account(NAMESPACE, "openelb-install")
+            .await?;
+        grant_install_rights(&control).await?;
+        leave_a_speaker_of_openelb(&control).await?;
+        let mut versions = BTreeSet::new();
+        for _ in 0..2 {
+            let prepare = Program::new("prepare", binary("openelb-operator")?)
+                .args(["prepare", "--metrics-addr=0", "--crds", "--pod-security"])
+                .args(["--memberlist", "--replace-openelb"])
+                .arg("--kubeconfig")
+                .arg(account.kubeconfig())
+                .start(control.folder().path())?;
+            let status = prepare.ended(Deadline::LONG).await?;
+            assert!(status.success(), "{}", prepare.log());
+            let seen = control
+                .kubectl(&[
+                    "get",
+                    "crd/eips.network.kubesphere.io",
+                    "crd/eipaddresses.network.kubesphere.io",
+                    "crd/bgpconfs.network.kubesphere.io",
+                    "crd/bgppeers.network.kubesphere.io",
+                    "--output=jsonpath={.items[*].metadata.resourceVersion}",
+                ])
+                .await?;
+            let key = control
             .kubectl(&[
                 "get",
                 "secret/memberlist",
@@ -52,47 +47,45 @@ async fn the_install_job_prepares_a_cluster_with_just_its_rights() {
                 NAMESPACE,
                 "--output=jsonpath={.data.key} {.metadata.resourceVersion} {.metadata.annotations}",
             ])
-            .await
-            .unwrap();
-        assert!(key.len() > 60, "{key}");
-        // OpenELB's release has this Secret; an upgrade from it must not take it away.
-        assert!(key.contains(r#""helm.sh/resource-policy":"keep""#), "{key}");
-        assert!(!key.contains(PUBLISHED), "{key}");
-        versions.insert((seen, key));
-    }
-    assert_eq!(
-        versions.len(),
-        1,
-        "the second run changed something: {versions:?}"
-    );
-    let label = control
-        .kubectl(&[
-            "get",
-            "namespace",
-            NAMESPACE,
-            "--output=jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}",
-        ])
-        .await
-        .unwrap();
-    assert_eq!(label, "privileged");
-    let left = control
-        .kubectl(&[
-            "get",
-            "daemonsets",
-            "--namespace",
-            NAMESPACE,
-            "--output=name",
-        ])
-        .await
-        .unwrap();
-    assert_eq!(left, "", "OpenELB's DaemonSet is still there");
+            .await?;
+            assert!(key.len() > 60, "{key}");
+            // OpenELB's release has this Secret; an upgrade from it must not take it away.
+            assert!(key.contains(r#""helm.sh/resource-policy":"keep""#), "{key}");
+            assert!(!key.contains(PUBLISHED), "{key}");
+            versions.insert((seen, key));
+        }
+        assert_eq!(
+            versions.len(),
+            1,
+            "the second run changed something: {versions:?}"
+        );
+        let label = control
+            .kubectl(&[
+                "get",
+                "namespace",
+                NAMESPACE,
+                "--output=jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}",
+            ])
+            .await?;
+        assert_eq!(label, "privileged");
+        let left = control
+            .kubectl(&[
+                "get",
+                "daemonsets",
+                "--namespace",
+                NAMESPACE,
+                "--output=name",
+            ])
+            .await?;
+        assert_eq!(left, "", "OpenELB's DaemonSet is still there");
+        Ok(())
+    });
 }
 
 /// What the chart lets the install job do.
-async fn grant_install_rights(control: &ControlPlane) {
+async fn grant_install_rights(control: &ControlPlane) -> Result<()> {
     let rights: Vec<Value> = render(&[])
-        .await
-        .unwrap()
+        .await?
         .into_iter()
         .filter(|object| {
             object["metadata"]["name"] == "openelb-install"
@@ -101,21 +94,18 @@ async fn grant_install_rights(control: &ControlPlane) {
         .collect();
     assert_eq!(rights.len(), 4);
     let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": rights});
-    let file = control
-        .folder()
-        .write("rights.json", list.to_string())
-        .unwrap();
+    let file = control.folder().write("rights.json", list.to_string())?;
     control
-        .kubectl(&["apply", "--filename", file.to_str().unwrap()])
+        .kubectl(&["apply", "--filename", &file.to_string_lossy()])
         .await
-        .unwrap();
+        .map(drop)
 }
 
 /// The key that OpenELB publishes, as a Secret holds it.
 const PUBLISHED: &str = "b3BlbmVsYi1zcGVha2Vycw==";
 
 /// A DaemonSet and the key of its pods as OpenELB's chart leaves them.
-async fn leave_a_speaker_of_openelb(control: &ControlPlane) {
+async fn leave_a_speaker_of_openelb(control: &ControlPlane) -> Result<()> {
     let key = serde_json::json!({
         "apiVersion": "v1",
         "kind": "Secret",
@@ -138,12 +128,11 @@ async fn leave_a_speaker_of_openelb(control: &ControlPlane) {
         serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [key, daemonset]});
     let file = control
         .folder()
-        .write("openelb.json", openelb.to_string())
-        .unwrap();
+        .write("openelb.json", openelb.to_string())?;
     control
-        .kubectl(&["create", "--filename", file.to_str().unwrap()])
+        .kubectl(&["create", "--filename", &file.to_string_lossy()])
         .await
-        .unwrap();
+        .map(drop)
 }
 
 #[tokio::test]

@@ -14,8 +14,9 @@ mod workloads;
 
 use std::collections::BTreeSet;
 
-use openelb_tests::ControlPlane;
+use anyhow::{Context, Result};
 use openelb_tests::product::{NAMESPACE, render};
+use openelb_tests::{ControlPlane, story};
 use serde_json::Value;
 
 /// Sets of values that people use; the empty one first.
@@ -87,37 +88,34 @@ fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value>
         .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
 }
 
-#[tokio::test]
-async fn an_api_server_takes_everything_strictly() {
-    let control = ControlPlane::start().await.unwrap();
-    control
-        .kubectl(&["create", "namespace", NAMESPACE])
-        .await
-        .unwrap();
-    monitors::kinds_of_prometheus(&control).await.unwrap();
-    for values in VALUES {
-        let objects = render(values).await.unwrap();
-        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
-        let file = control
-            .folder()
-            .write("rendered.json", list.to_string())
-            .unwrap();
-        let answer = control
-            .kubectl(&[
-                "apply",
-                "--dry-run=server",
-                "--validate=strict",
-                "--filename",
-                file.to_str().unwrap(),
-            ])
-            .await
-            .unwrap_or_else(|error| panic!("{values:?}: {error:#}"));
-        assert_eq!(
-            answer.lines().count(),
-            objects.len(),
-            "{values:?}: {answer}"
-        );
-    }
+#[test]
+fn an_api_server_takes_everything_strictly() {
+    story(async || -> Result<()> {
+        let control = ControlPlane::start().await?;
+        control.kubectl(&["create", "namespace", NAMESPACE]).await?;
+        monitors::kinds_of_prometheus(&control).await?;
+        for values in VALUES {
+            let objects = render(values).await?;
+            let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
+            let file = control.folder().write("rendered.json", list.to_string())?;
+            let answer = control
+                .kubectl(&[
+                    "apply",
+                    "--dry-run=server",
+                    "--validate=strict",
+                    "--filename",
+                    &file.to_string_lossy(),
+                ])
+                .await
+                .with_context(|| format!("{values:?}"))?;
+            assert_eq!(
+                answer.lines().count(),
+                objects.len(),
+                "{values:?}: {answer}"
+            );
+        }
+        Ok(())
+    });
 }
 
 #[tokio::test]

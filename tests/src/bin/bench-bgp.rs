@@ -25,6 +25,8 @@ use tokio::sync::watch;
 const PORT: u16 = 1790;
 const ROUTES: u32 = 10_000;
 const PATIENCE: Duration = Duration::from_mins(1);
+/// For how long a session is left alone before it is killed: FRR has End-of-RIB then and has told zebra all.
+const SETTLING: Duration = Duration::from_millis(300);
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -386,8 +388,7 @@ async fn killed() -> Result<Both> {
         };
         let mut announcer = Announcer(command.spawn()?);
         route(&mut lines, true).await?;
-        // The session settles: FRR has End-of-RIB and has told zebra all.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(SETTLING).await;
         let began = Instant::now();
         announcer.0.kill()?;
         route(&mut lines, false).await?;

@@ -86,6 +86,11 @@ fn wall() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Waits for a while that differs each time, so that a fault is not in step with anything that is periodic.
+async fn out_of_step() {
+    tokio::time::sleep(Duration::from_millis(rand::random_range(0..200))).await;
+}
+
 /// The cable of the leader's node is cut behind the switch: no carrier is lost, no word is said.
 async fn silent_deaths(args: &Args) -> Result<Figure> {
     let speakers = Speakers::start(&NODES, &["--profile", &args.profile]).await?;
@@ -94,8 +99,7 @@ async fn silent_deaths(args: &Args) -> Result<Figure> {
         let leader = speakers.leader(VIP).await?;
         let prober = speakers.prober(VIP)?;
         prober.settled(20, |by| by == leader).await?;
-        // Not in step with anything that is periodic.
-        tokio::time::sleep(Duration::from_millis(rand::random_range(0..200))).await;
+        out_of_step().await;
         speakers.lan.cut(&leader)?;
         let heirs = others(&leader);
         let moved = prober.settled(30, |by| heirs.contains(&by)).await?;
@@ -115,7 +119,7 @@ async fn killed(args: &Args) -> Result<Figure> {
         let leader = speakers.leader(VIP).await?;
         let prober = speakers.prober(VIP)?;
         prober.settled(20, |by| by == leader).await?;
-        tokio::time::sleep(Duration::from_millis(rand::random_range(0..200))).await;
+        out_of_step().await;
         let began = wall();
         speakers.node(&leader)?.kill().await;
         times.push(until_moved(&prober, &leader, began).await?);
@@ -315,7 +319,7 @@ async fn keepalived(runs: usize) -> Result<Figure> {
         // Long after the return: for a second after a change the client's kernel believes no other, and keepalived does
         // not say it often.
         prober.settled(300, |by| by == "alpha").await?;
-        tokio::time::sleep(Duration::from_millis(rand::random_range(0..200))).await;
+        out_of_step().await;
         lan.cut("alpha")?;
         let moved = prober.settled(30, |by| by != "alpha").await?;
         eprintln!("keepalived {run}: {:?}", moved.gap);

@@ -265,6 +265,9 @@ fn two_that_both_believe_to_lead_give_nothing_twice_and_move_nothing() {
     });
 }
 
+/// How long a controller of the crash loop lives: whatever it is doing then is what the kill interrupts.
+const LIFE: Duration = Duration::from_millis(300);
+
 #[test]
 fn a_crash_loop_doubles_leaks_and_moves_nothing() {
     story(async || -> Result<()> {
@@ -294,7 +297,7 @@ fn a_crash_loop_doubles_leaks_and_moves_nothing() {
         loop {
             tokio::select! {
                 done = &mut churn => { done?; break; }
-                () = tokio::time::sleep(Duration::from_millis(300)) => {
+                () = tokio::time::sleep(LIFE) => {
                     controller.kill().await;
                     controller.restart().await?;
                     kills.fetch_add(1, Relaxed);
@@ -315,6 +318,9 @@ fn a_crash_loop_doubles_leaks_and_moves_nothing() {
     });
 }
 
+/// How long the API server is away: past the leader's Lease, and past the longest back-off of a watch or an elector.
+const OUTAGE: Duration = Duration::from_mins(1);
+
 #[test]
 fn an_api_server_away_for_a_minute_changes_nothing_and_work_goes_on_with_its_return() {
     story(async || -> Result<()> {
@@ -324,8 +330,7 @@ fn an_api_server_away_for_a_minute_changes_nothing_and_work_goes_on_with_its_ret
         create_many(&bed, (0..20).map(|n| format!("s{n}"))).await?;
         let before = all_served(&bed, 20).await?;
         bed.control.api_server().kill().await;
-        // The outage is the event.
-        tokio::time::sleep(Duration::from_mins(1)).await;
+        tokio::time::sleep(OUTAGE).await;
         controller.check()?;
         bed.control.api_server().restart().await?;
         bed.control.ready().await?;

@@ -189,6 +189,9 @@ fn bfd_can_be_switched_on_and_off_under_a_running_session() {
     });
 }
 
+/// How long the machine is loaded: 500 intervals of BFD, in any three of which it could fail.
+const LOAD: Duration = Duration::from_secs(5);
+
 #[test]
 fn a_pace_of_ten_milliseconds_does_not_flap_under_load() {
     run(async |lab| {
@@ -213,8 +216,7 @@ fn a_pace_of_ten_milliseconds_does_not_flap_under_load() {
                 })
             })
             .collect();
-        // Load has to last for a while to show anything: 500 intervals.
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        tokio::time::sleep(LOAD).await;
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         for thread in busy {
             thread.join().unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use openelb_bgp::{Attributes, PeerConfig, RemoteAs, RouteSet, SpeakerConfig};
 use openelb_tests::{Deadline, eventually, scenario_on};
+use serde_json::Value;
 
 pub(super) use openelb_tests::lab::{Bird, Frr, Lab, Us, Version, command};
 
@@ -18,6 +19,11 @@ pub(super) fn run(story: impl AsyncFnOnce(Lab) -> Result<()>) {
 /// none in time.
 pub(super) async fn until<T>(what: &str, probe: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     eventually(what, Deadline::SHORT, probe).await
+}
+
+/// Whether FRR keeps a path over the end of the session that told it.
+pub(super) fn is_stale(path: &Value) -> bool {
+    path["stale"] == true
 }
 
 /// Asks for a text until it contains all of `wanted`.

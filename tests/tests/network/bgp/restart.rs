@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use openelb_bgp::{BfdConfig, BfdState, Family, GracefulRestart, Shutdown, SpeakerConfig};
 
-use super::lab::{Bird, Frr, Lab, Us, config, peer, plain, run, shows, until};
+use super::lab::{Bird, Frr, Lab, Us, config, is_stale, peer, plain, run, shows, until};
 
 const PREFIX: &str = "203.0.113.9/32";
 
@@ -71,9 +71,63 @@ async fn in_kernel(lab: &Lab) -> Result<()> {
     .await
 }
 
+/// A router that helps a speaker over its restart (RFC 4724 section 4.2).
+trait Helper {
+    /// That it keeps what the speaker told it, and waits for its return.
+    fn waits(&self) -> Result<()>;
+    /// That it waits no longer: the speaker is back and has said End-of-RIB, so what did not come again is gone.
+    fn is_done(&self) -> Result<()>;
+    /// That BFD has noticed the speaker's end.
+    fn misses_bfd(&self) -> Result<()>;
+}
+
+impl Helper for Bird {
+    fn waits(&self) -> Result<()> {
+        let said = self.ask("show protocols all openelb")?;
+        ensure!(said.contains("Neighbor graceful restart active"), "{said}");
+        Ok(())
+    }
+
+    fn is_done(&self) -> Result<()> {
+        let said = self.ask("show protocols all openelb")?;
+        let waits = said.contains("Neighbor graceful restart active");
+        ensure!(said.contains("Established") && !waits, "{said}");
+        Ok(())
+    }
+
+    fn misses_bfd(&self) -> Result<()> {
+        let said = self.ask("show bfd sessions")?;
+        ensure!(!said.contains("Up"), "{said}");
+        Ok(())
+    }
+}
+
+impl Helper for Frr {
+    fn waits(&self) -> Result<()> {
+        let paths = self.paths(PREFIX)?;
+        ensure!(paths.len() == 1 && paths.iter().all(is_stale), "{paths:?}");
+        Ok(())
+    }
+
+    fn is_done(&self) -> Result<()> {
+        let paths = self.paths(PREFIX)?;
+        ensure!(paths.len() == 1 && !paths.iter().any(is_stale), "{paths:?}");
+        let us = self.neighbor("10.0.0.11")?;
+        let restart = &us["gracefulRestartInfo"];
+        ensure!(restart["endOfRibRecv"]["ipv4Unicast"] == true, "{restart}");
+        Ok(())
+    }
+
+    fn misses_bfd(&self) -> Result<()> {
+        let said = self.ask("show bfd peers")?;
+        ensure!(!said.contains("Status: up"), "{said}");
+        Ok(())
+    }
+}
+
 /// Stops a speaker as for a restart and starts another; the route must stay in
 /// the router's kernel all the time.
-async fn restart_keeps_the_route(lab: &Lab, bfd: bool) -> Result<()> {
+async fn restart_keeps_the_route(lab: &Lab, router: &impl Helper, bfd: bool) -> Result<()> {
     let us = Us::start(restarting(bfd), plain(&[PREFIX]));
     us.told("p0", 1).await?;
     in_kernel(lab).await?;
@@ -88,13 +142,15 @@ async fn restart_keeps_the_route(lab: &Lab, bfd: bool) -> Result<()> {
     let restart = async {
         let wait = Duration::from_secs(1);
         us.speaker.shutdown(Shutdown::Restart { wait }).await;
-        // Longer than BFD needs to notice, and less than the restart time.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        until("the router to wait", async || router.waits()).await?;
+        if bfd {
+            until("BFD to notice", async || router.misses_bfd()).await?;
+            router.waits()?;
+        }
         let us = Us::start(restarting(bfd), plain(&[PREFIX]));
         let told = us.told("p0", 1).await?;
         ensure!(told.families[&Family::Ipv4].end_of_rib);
-        // End-of-RIB makes the router drop what was not announced again.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        until("the end of the restart", async || router.is_done()).await?;
         let _ = stop.send(());
         Ok(us)
     };
@@ -111,32 +167,32 @@ async fn restart_keeps_the_route(lab: &Lab, bfd: bool) -> Result<()> {
 #[test]
 fn a_restart_keeps_routes_at_bird() {
     run(async |lab| {
-        let _bird = bird(&lab, "")?;
-        restart_keeps_the_route(&lab, false).await
+        let bird = bird(&lab, "")?;
+        restart_keeps_the_route(&lab, &bird, false).await
     });
 }
 
 #[test]
 fn a_restart_keeps_routes_at_frr() {
     run(async |lab| {
-        let _frr = frr(&lab, "").await?;
-        restart_keeps_the_route(&lab, false).await
+        let frr = frr(&lab, "").await?;
+        restart_keeps_the_route(&lab, &frr, false).await
     });
 }
 
 #[test]
 fn a_restart_keeps_routes_at_bird_with_bfd() {
     run(async |lab| {
-        let _bird = bird(&lab, "bfd graceful;")?;
-        restart_keeps_the_route(&lab, true).await
+        let bird = bird(&lab, "bfd graceful;")?;
+        restart_keeps_the_route(&lab, &bird, true).await
     });
 }
 
 #[test]
 fn a_restart_keeps_routes_at_frr_with_bfd() {
     run(async |lab| {
-        let _frr = frr(&lab, " neighbor 10.0.0.11 bfd").await?;
-        restart_keeps_the_route(&lab, true).await
+        let frr = frr(&lab, " neighbor 10.0.0.11 bfd").await?;
+        restart_keeps_the_route(&lab, &frr, true).await
     });
 }
 

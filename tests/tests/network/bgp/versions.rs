@@ -4,16 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use openelb_bgp::{BfdConfig, BfdState, Family, GracefulRestart, SessionState, Shutdown};
-use serde_json::Value;
 
-use super::lab::{Lab, Us, Version, config, peer, plain, run, until};
+use super::lab::{Lab, Us, Version, config, is_stale, peer, plain, run, until};
 
 const ROUTES: [&str; 2] = ["203.0.113.9/32", "2001:db8:9::9/128"];
-
-/// Whether a path is kept over the end of the session that told it.
-fn stale(path: &Value) -> bool {
-    path["stale"] == true
-}
 
 /// Both families, attributes that change live, a loss that BFD finds, and a restart that the router bears.
 async fn story(lab: &Lab, version: &Version) -> Result<()> {
@@ -51,7 +45,7 @@ async fn story(lab: &Lab, version: &Version) -> Result<()> {
                 let paths = frr.paths(route)?;
                 ensure!(paths.len() == 1, "{route}: {paths:?}");
                 // One that only waits for us to come back would be dropped at the next loss (RFC 4724 section 4.2).
-                ensure!(!stale(&paths[0]), "{route} of the session before");
+                ensure!(!is_stale(&paths[0]), "{route} of the session before");
             }
             Ok(())
         })
@@ -85,7 +79,7 @@ async fn story(lab: &Lab, version: &Version) -> Result<()> {
         let paths = frr.paths(route)?;
         ensure!(paths.len() == 1, "{route} went with the speaker: {paths:?}");
         ensure!(
-            stale(&paths[0]),
+            is_stale(&paths[0]),
             "{route} of a session that goes on: {paths:?}"
         );
     }

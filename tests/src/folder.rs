@@ -6,6 +6,9 @@ use anyhow::{Context, Result};
 
 use crate::janitor;
 
+/// The part of a folder that is never kept: what is large and explains nothing, such as images.
+pub(crate) const SCRATCH: &str = "scratch";
+
 /// A folder that is removed on drop, also when this program is killed, unless the test is failing or `OPENELB_KEEP` is set: then its place is printed.
 #[derive(Debug)]
 pub struct Folder {
@@ -71,6 +74,8 @@ impl Drop for Folder {
         // Inside a world, the world's folder is kept or removed as a whole, from outside.
         let inside = crate::scenario::inside().is_some();
         if !inside && (self.keep || std::thread::panicking()) {
+            // It need not be there.
+            let _ = std::fs::remove_dir_all(self.path.join(SCRATCH));
             println!("{}: logs are kept in {}", self.what, self.path.display());
             janitor::keep(&self.path);
         } else if !inside {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::folder::Folder;
+use crate::folder::{Folder, SCRATCH};
 
 /// Set inside a private world, to the folder that is kept when the test fails.
 const INSIDE: &str = "OPENELB_WORLD";
@@ -176,11 +176,21 @@ fn build_for(folder: &Path, part: &str) -> Result<()> {
     Ok(std::fs::rename(half, answer)?)
 }
 
+/// The folder of the world that this program runs in.
+fn world() -> Result<PathBuf> {
+    std::env::var_os(INSIDE)
+        .map(PathBuf::from)
+        .context("this needs a private world: wrap the test in `scenario`")
+}
+
+/// Where a world has what is large and explains nothing, such as images: it is not kept when the test fails.
+pub(crate) fn scratch() -> Result<PathBuf> {
+    Ok(world()?.join(SCRATCH))
+}
+
 /// A name for control groups that no other world has.
 pub(crate) fn world_name() -> Result<String> {
-    let folder = std::env::var_os(INSIDE)
-        .map(PathBuf::from)
-        .context("this needs a private world: wrap the test in `scenario`")?;
+    let folder = world()?;
     let name = folder
         .file_name()
         .context("the world's folder has no name")?;

@@ -85,7 +85,9 @@ runtime_type = "io.containerd.runc.v2"
 BinaryName = {runc:?}
 SystemdCgroup = false
 "#,
-            root = self.home.join("containerd"),
+            root = crate::scenario::scratch()?
+                .join(self.host.name())
+                .join("containerd"),
             state = self.state.join("containerd"),
             socket = self.state.join("containerd.sock"),
             ttrpc = self.state.join("containerd.sock.ttrpc"),

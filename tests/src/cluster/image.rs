@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
-use crate::folder::Folder;
-
 /// An image in an archive.
 #[derive(Debug, Clone)]
 pub struct Image {
@@ -29,14 +27,10 @@ impl Image {
     /// program with these arguments.
     ///
     /// # Errors
-    /// The program is not there, or `tar`, `ldd` or `sha256sum` fails.
-    pub async fn of_program(
-        name: &str,
-        program: &Path,
-        args: &[&str],
-        folder: &Folder,
-    ) -> Result<Self> {
-        let work = folder.join("images").join(name.replace(['/', ':'], "-"));
+    /// It is not called inside a [`crate::scenario`], the program is not there, or `tar`, `ldd` or `sha256sum` fails.
+    pub async fn of_program(name: &str, program: &Path, args: &[&str]) -> Result<Self> {
+        let images = crate::scenario::scratch()?.join("images");
+        let work = images.join(name.replace(['/', ':'], "-"));
         std::fs::create_dir_all(&work)?;
         let mut files = vec![program.display().to_string()];
         files.extend(libraries(program).await?);

@@ -153,7 +153,7 @@ impl Cluster {
         if config.audit {
             plane = plane.audit();
         }
-        let (control, images) = tokio::try_join!(plane.start(), images(&network))?;
+        let (control, images) = tokio::try_join!(plane.start(), images())?;
         let router = config
             .router
             .unwrap_or_else(|| Self::default_router(&network));
@@ -401,14 +401,13 @@ struct Images {
     answer: Image,
 }
 
-async fn images(network: &Network) -> Result<Images> {
+async fn images() -> Result<Images> {
     let answer = binary("openelb-answer")?;
     let coredns = tool("coredns")?.canonicalize()?;
-    let folder = network.folder();
     Ok(Images {
-        pause: Image::of_program(PAUSE, &answer, &["pause"], folder).await?,
-        answer: Image::of_program(ANSWER, &answer, &["serve", "8080"], folder).await?,
-        coredns: Image::of_program(COREDNS, &coredns, &[], folder).await?,
+        pause: Image::of_program(PAUSE, &answer, &["pause"]).await?,
+        answer: Image::of_program(ANSWER, &answer, &["serve", "8080"]).await?,
+        coredns: Image::of_program(COREDNS, &coredns, &[]).await?,
     })
 }
 

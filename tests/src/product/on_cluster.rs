@@ -64,8 +64,7 @@ impl<'a> Product<'a> {
             cluster.load(&Image::archive(&name, archive)).await?;
         }
         let answer = binary("openelb-answer")?;
-        let folder = cluster.network().folder();
-        let web = Image::of_program(WEB, &answer, &["web", "8080"], folder).await?;
+        let web = Image::of_program(WEB, &answer, &["web", "8080"]).await?;
         cluster.load(&web).await?;
         Ok(Self {
             cluster,

@@ -114,7 +114,6 @@ fn openelb_from_a_manifest_is_taken_over_as_the_page_says() {
 /// CRDs, objects with what OpenELB leaves in them, Secrets and images; nothing runs yet but the web server.
 async fn openelb_is_prepared(product: &Product<'_>) -> Result<()> {
     let (cluster, user) = (product.cluster(), product.user());
-    let folder = cluster.network().folder();
     for (name, program) in [
         ("openelb.invalid/gobgpd:test", tool("gobgpd")?),
         ("openelb.invalid/certgen:test", PathBuf::from("/bin/true")),
@@ -123,7 +122,7 @@ async fn openelb_is_prepared(product: &Product<'_>) -> Result<()> {
             "openelb.invalid/gobgpd:test" => &["--api-hosts", ":50051", "--pprof-disable"],
             _ => &[],
         };
-        let image = Image::of_program(name, &program, arguments, folder).await?;
+        let image = Image::of_program(name, &program, arguments).await?;
         cluster.load(&image).await?;
     }
     for kind in ["eips", "bgpconfs", "bgppeers"] {

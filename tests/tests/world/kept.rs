@@ -109,6 +109,27 @@ fn find(folder: &Path, name: &str) -> Option<PathBuf> {
     })
 }
 
+/// Files of images, and of what containerd unpacks of them: most of a cluster's bytes, and they explain nothing.
+const STORES: [&str; 2] = ["image.tar", "io.containerd.metadata.v1.bolt/meta.db"];
+/// What may be kept of a cluster, in bytes: four files of frames of 20 MB, etcd's data with the 64 MB that it sets
+/// aside, and logs.
+const MOST_KEPT: u64 = 300_000_000;
+
+/// The bytes of all files below a folder.
+fn size(folder: &Path) -> Result<u64> {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let about = entry.metadata()?;
+        sum += if about.is_dir() {
+            size(&entry.path())?
+        } else {
+            about.len()
+        };
+    }
+    Ok(sum)
+}
+
 #[tokio::test]
 async fn a_control_plane_that_fails_keeps_what_explains_it() -> Result<()> {
     let mut victim = Victim::start("a_control_plane_that_fails", "control-plane", &[])?;
@@ -241,6 +262,10 @@ async fn a_cluster_that_fails_stays_on_request_and_keeps_what_explains_it() -> R
         "{said}"
     );
 
+    for name in STORES {
+        find(folder, name).with_context(|| format!("there was no {name}"))?;
+    }
+
     let kept = world.end().await?;
     kept.tells("events.txt", &["Scheduled", "Started", "web-"])?;
     kept.tells(
@@ -262,5 +287,12 @@ async fn a_cluster_that_fails_stays_on_request_and_keeps_what_explains_it() -> R
     }
     let frames = kept.frames("segment").await?;
     ensure!(frames.contains("10.0.0.11"), "no frame of n1");
+    for name in STORES {
+        let found = find(&kept.0, name);
+        ensure!(found.is_none(), "{found:?} was kept");
+    }
+    let size = size(&kept.0)?;
+    println!("kept of a cluster: {} MB", size / 1_000_000);
+    ensure!(size < MOST_KEPT, "{size} bytes were kept");
     Ok(())
 }

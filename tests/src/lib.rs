@@ -48,6 +48,7 @@
 
 pub mod bed;
 pub mod bgp;
+pub mod clock;
 pub mod cluster;
 pub mod control_plane;
 pub mod figure;

@@ -152,6 +152,22 @@ impl Replica {
         name: &str,
         arguments: &[&str],
     ) -> Result<Self> {
+        let as_it_is = |program| program;
+        Self::start_as(control, chart, account, name, arguments, as_it_is)
+    }
+
+    /// The same of a program that is changed before it runs.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_as(
+        control: &ControlPlane,
+        chart: &Chart,
+        account: &Identity,
+        name: &str,
+        arguments: &[&str],
+        changed: impl FnOnce(Program) -> Program,
+    ) -> Result<Self> {
         let (https, health, metrics) = (free()?, free()?, free()?);
         // What is given here stands in place of what the chart gives.
         let flag = |argument: &str| argument.split('=').next().map(str::to_owned);
@@ -161,7 +177,7 @@ impl Replica {
             .into_iter()
             .filter(|argument| !PORTS.iter().any(|port| argument.starts_with(port)))
             .filter(|argument| !given.contains(&flag(argument)));
-        let process = Program::new(name, binary("openelb-webhook")?)
+        let program = Program::new(name, binary("openelb-webhook")?)
             .args(own)
             .args(["--bind-address=127.0.0.1", "--host=127.0.0.1"])
             .arg(format!("--webhook-port={}", https.port()))
@@ -170,8 +186,8 @@ impl Replica {
             .arg("--kubeconfig")
             .arg(account.kubeconfig())
             .env("OPENELB_NAMESPACE", NAMESPACE)
-            .args(arguments)
-            .start(control.folder().path())?;
+            .args(arguments);
+        let process = changed(program).start(control.folder().path())?;
         Ok(Self {
             process,
             https,

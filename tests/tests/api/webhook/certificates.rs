@@ -13,14 +13,14 @@ use openelb_tests::product::NAMESPACE;
 use super::stage::{SECRET, Stage};
 
 /// Reviews without a pause, until told to stop.
-struct Load {
+pub(super) struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
     workers: Vec<tokio::task::JoinHandle<Result<()>>>,
 }
 
 impl Load {
-    fn start(stage: &Arc<Stage>) -> Self {
+    pub(super) fn start(stage: &Arc<Stage>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let done = Arc::new(AtomicUsize::new(0));
         let workers = (0..3)
@@ -43,7 +43,7 @@ impl Load {
     }
 
     /// Stops; fails if any review did.
-    async fn finish(self) -> Result<usize> {
+    pub(super) async fn finish(self) -> Result<usize> {
         self.stop.store(true, Ordering::Relaxed);
         for worker in self.workers {
             worker.await?.context("a review failed under way")?;

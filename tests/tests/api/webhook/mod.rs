@@ -8,6 +8,7 @@
 )]
 
 mod certificates;
+mod clock;
 mod configuration;
 mod jobs;
 mod mounted;

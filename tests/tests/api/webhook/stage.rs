@@ -11,7 +11,7 @@ use kube::Api;
 use openelb_api::v1alpha2::{Eip, EipSpec};
 use openelb_tests::product::NAMESPACE;
 use openelb_tests::webhook::{Chart, Replica, install_crds};
-use openelb_tests::{ControlPlane, Deadline, Identity, eventually, tool};
+use openelb_tests::{ControlPlane, Deadline, Identity, Program, eventually, tool};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
@@ -52,6 +52,16 @@ impl Stage {
     /// The same without configurations, and without waiting for anything.
     pub(crate) async fn prepare(count: usize, arguments: &[&str]) -> Result<Self> {
         let control = ControlPlane::start().await?;
+        Self::prepare_on(control, count, arguments, |_, program| program).await
+    }
+
+    /// The same on an API server that is there, with programs that are changed before they run, by the replica's number.
+    pub(crate) async fn prepare_on(
+        control: ControlPlane,
+        count: usize,
+        arguments: &[&str],
+        changed: impl Fn(usize, Program) -> Program,
+    ) -> Result<Self> {
         let chart = Chart::rendered().await?;
         install_crds(&control).await?;
         let account = chart.account(&control, "webhook").await?;
@@ -62,8 +72,9 @@ impl Stage {
         let mut replicas = Vec::new();
         for number in 0..count {
             let name = format!("webhook-{number}");
-            replicas.push(Replica::start(
-                &control, &chart, &account, &name, &arguments,
+            let changed = |program| changed(number, program);
+            replicas.push(Replica::start_as(
+                &control, &chart, &account, &name, &arguments, changed,
             )?);
         }
         let front = front(replicas.iter().map(|replica| replica.https).collect()).await?;

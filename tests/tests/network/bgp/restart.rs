@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use openelb_bgp::{BfdConfig, BfdState, Family, GracefulRestart, Shutdown, SpeakerConfig};
+use serde_json::Value;
 
 use super::lab::{Bird, Frr, Lab, Us, config, is_stale, peer, plain, run, shows, until};
 
@@ -106,15 +107,16 @@ impl Helper for Frr {
     fn waits(&self) -> Result<()> {
         let paths = self.paths(PREFIX)?;
         ensure!(paths.len() == 1 && paths.iter().all(is_stale), "{paths:?}");
+        let ended = end_of_rib(self)?;
+        ensure!(ended != true, "End-of-RIB of the session before: {ended}");
         Ok(())
     }
 
     fn is_done(&self) -> Result<()> {
         let paths = self.paths(PREFIX)?;
         ensure!(paths.len() == 1 && !paths.iter().any(is_stale), "{paths:?}");
-        let us = self.neighbor("10.0.0.11")?;
-        let restart = &us["gracefulRestartInfo"];
-        ensure!(restart["endOfRibRecv"]["ipv4Unicast"] == true, "{restart}");
+        let ended = end_of_rib(self)?;
+        ensure!(ended == true, "no End-of-RIB: {ended}");
         Ok(())
     }
 
@@ -123,6 +125,12 @@ impl Helper for Frr {
         ensure!(!said.contains("Status: up"), "{said}");
         Ok(())
     }
+}
+
+/// Whether FRR has heard End-of-RIB in this session.
+fn end_of_rib(router: &Frr) -> Result<Value> {
+    let us = router.neighbor("10.0.0.11")?;
+    Ok(us["gracefulRestartInfo"]["endOfRibRecv"]["ipv4Unicast"].clone())
 }
 
 /// Stops a speaker as for a restart and starts another; the route must stay in

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::ensure;
 use openelb_tests::prober::{Outcome, Refusal, Report};
-use openelb_tests::{Deadline, Network, Prober, Target, Traffic, eventually, scenario};
+use openelb_tests::{Deadline, Host, Network, Prober, Target, Traffic, eventually, scenario};
 
 use crate::faults::{all, serve};
 
@@ -103,11 +103,11 @@ fn a_changed_client_address_is_noticed() {
     });
 }
 
-/// Asks until somebody has refused, and tells who did.
-async fn refusal(network: &Network, target: Target) -> anyhow::Result<Outcome> {
+/// Asks from a host until somebody has refused, and tells who did.
+async fn refusal(from: &Host, target: Target) -> anyhow::Result<Outcome> {
     let what = format!("a refusal of {}", target.address);
     eventually(&what, Deadline::SHORT, async || {
-        let mut prober = Prober::start(network.lan_client(), &[target])?;
+        let mut prober = Prober::start(from, &[target])?;
         prober.failed(1).await?;
         let report = prober.stop().await?;
         let refused = report.probes().iter().map(|probe| &probe.outcome);
@@ -129,7 +129,7 @@ fn who_refuses_is_told() {
         };
         let targets = all(&node.addresses(), &[Traffic::Tcp]);
         for target in &targets {
-            let seen = refusal(&network, *target).await?;
+            let seen = refusal(network.lan_client(), *target).await?;
             ensure!(seen == Outcome::Refused(Refusal::Reset), "{seen}");
         }
         node.namespace()
@@ -142,9 +142,48 @@ fn who_refuses_is_told() {
                 (1, 4)
             };
             let from = Some(target.address.ip());
-            let seen = refusal(&network, *target).await?;
+            let seen = refusal(network.lan_client(), *target).await?;
             let wanted = Outcome::Refused(Refusal::Icmp { from, kind, code });
             ensure!(seen == wanted, "{seen}");
+        }
+        Ok(())
+    });
+}
+
+/// Nobody answers ARP or NDP for a host that is dead, and who asked in vain says so: the router to the client behind it,
+/// and a host's own kernel to itself.
+#[test]
+fn a_dead_neighbour_is_told_by_who_asked_for_it() {
+    scenario(async || {
+        let network = Network::start(1).await?;
+        let [node] = network.nodes() else {
+            anyhow::bail!("one node")
+        };
+        let targets = all(&node.addresses(), &[Traffic::Tcp]);
+        // The kernel asks three times before it says no: within the second that a probe waits.
+        for (host, interface) in [(network.router(), "lan0"), (network.lan_client(), "eth0")] {
+            let sooner = ["ipv4", "ipv6"]
+                .map(|family| format!("net.{family}.neigh.{interface}.retrans_time_ms=100"));
+            let sooner: Vec<&str> = sooner.iter().map(String::as_str).collect();
+            host.namespace().sysctl(&sooner).await?;
+        }
+        network.unplug(node).await?;
+        let (client, lan) = (network.client(), network.lan_client());
+        for (from, tellers) in [
+            (client, ["192.168.100.1", "fd00:100::1"].map(str::parse)),
+            (lan, lan.addresses().map(Ok)),
+        ] {
+            for (target, teller) in targets.iter().zip(tellers) {
+                let (kind, code) = if target.address.is_ipv4() {
+                    (3, 1)
+                } else {
+                    (1, 3)
+                };
+                let seen = refusal(from, *target).await?;
+                let from = Some(teller?);
+                let wanted = Outcome::Unreachable(Refusal::Icmp { from, kind, code });
+                ensure!(seen == wanted, "{seen}, not {wanted}");
+            }
         }
         Ok(())
     });

@@ -103,7 +103,11 @@ impl Lab {
         Ok(())
     }
 
-    fn start(&self, program: Program) -> Result<Process> {
+    /// Starts a program in the router's namespace.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(&self, program: Program) -> Result<Process> {
         program
             .by_way_of(["ip", "netns", "exec", "router"])
             .start(self.folder.path())

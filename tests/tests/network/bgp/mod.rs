@@ -11,6 +11,7 @@
 mod bfd;
 mod hostile;
 mod lab;
+mod notification;
 mod reconnect;
 mod restart;
 mod routes;

@@ -121,19 +121,21 @@ fn routes_are_told_once_bfd_is_up_and_without_it_after_a_bounded_wait() {
 }
 
 #[test]
-fn over_several_hops() {
+fn over_several_hops_with_both_families() {
     run(async |lab| {
-        let _bird = bird(&lab, "10.0.0.1", "10.0.0.11", 50, "multihop;")?;
-        let mut peer = watched("10.0.0.1", 50);
-        peer.hops = Hops::Multihop(4);
-        peer.bfd = Some(BfdConfig {
-            // BIRD sends with the system's default TTL of 64.
-            multihop: Some(60),
-            ..timers(50)
-        });
-        let us = Us::start(config([peer]), plain(&["203.0.113.9/32"]));
-        silence_is_found(&lab, &us).await?;
-        us.drain().await;
+        for (there, here) in [("10.0.0.1", "10.0.0.11"), ("fd00:10::1", "fd00:10::11")] {
+            let _bird = bird(&lab, there, here, 50, "multihop;")?;
+            let mut peer = watched(there, 50);
+            peer.hops = Hops::Multihop(4);
+            peer.bfd = Some(BfdConfig {
+                // BIRD sends with the system's default TTL of 64.
+                multihop: Some(60),
+                ..timers(50)
+            });
+            let us = Us::start(config([peer]), plain(&["203.0.113.9/32"]));
+            silence_is_found(&lab, &us).await?;
+            us.drain().await;
+        }
         Ok(())
     });
 }

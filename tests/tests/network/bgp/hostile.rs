@@ -38,7 +38,7 @@ async fn connect(last: u8) -> Result<TcpStream> {
     .await
 }
 
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut octets = vec![0xff; 16];
     octets.extend_from_slice(&u16::try_from(19 + body.len()).unwrap().to_be_bytes());
     octets.push(kind);
@@ -46,7 +46,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     octets
 }
 
-fn open(last: u8) -> Vec<u8> {
+pub(super) fn open(last: u8) -> Vec<u8> {
     message(1, &[4, 0xfd, 0xe8, 0, 90, 192, 0, 2, last, 0])
 }
 
@@ -80,7 +80,7 @@ async fn rest(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 /// Resident memory of this process in KiB.
-fn memory() -> Result<u64> {
+pub(super) fn memory() -> Result<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm")?;
     let pages: u64 = statm.split(' ').nth(1).unwrap_or("0").parse()?;
     Ok(pages * 4)
@@ -236,6 +236,6 @@ fn five_hundred_flaps_leave_nothing_behind() {
     });
 }
 
-fn files() -> Result<usize> {
+pub(super) fn files() -> Result<usize> {
     Ok(std::fs::read_dir("/proc/self/fd")?.count())
 }

@@ -9,6 +9,7 @@
 )]
 
 mod bfd;
+mod bfd_hostile;
 mod hostile;
 mod lab;
 mod notification;

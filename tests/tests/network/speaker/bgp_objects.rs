@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
-use openelb_tests::bgp::{Bgp, Peer, Software};
+use openelb_tests::bgp::{Bgp, Daemon, Peer, Software};
 use openelb_tests::{Deadline, eventually, scenario};
 use serde_json::{Value, json};
 
@@ -113,6 +113,81 @@ fn both_families_run_over_one_session_with_a_password_on_the_nodes_that_are_sele
             .await?;
         stage.apply(&secret("hush")).await?;
         behind(&stage, &daemon, &["n2"]).await?;
+        Ok(())
+    });
+}
+
+/// How often the session with this neighbour came up, by the router's count, and whether it is up.
+async fn came_up(daemon: &Daemon, neighbour: IpAddr) -> Result<u64> {
+    let text = daemon.ask("show bgp neighbors json").await?;
+    let all: Value = serde_json::from_str(&text)?;
+    let peer = &all[neighbour.to_string()];
+    ensure!(peer["bgpState"] == "Established", "{}", peer["bgpState"]);
+    peer["connectionsEstablished"].as_u64().context("no count")
+}
+
+#[test]
+fn each_family_over_its_own_session_is_confirmed_and_a_reset_is_one_peers_matter() {
+    scenario(async || {
+        let mut stage = Stage::start(1).await?;
+        let n1 = stage.network.node("n1")?;
+        let (four, six) = (IpAddr::from(n1.v4), IpAddr::from(n1.v6));
+        let bgp = Bgp::new(ROUTER, stage.network.router())
+            .peer(Peer::at(four, NODES).hold(9))
+            .peer(Peer::at(six, NODES).hold(9));
+        let daemon = bgp
+            .start(
+                Software::Frr,
+                stage.network.router(),
+                stage.network.folder(),
+            )
+            .await?;
+        // One BgpPeer for each family, as most dual-stack networks have it.
+        objects(&stage, &json!({"as": NODES}), &peer_spec(&stage)).await?;
+        let router_six = stage.network.router().v6.to_string();
+        let over_six = |more: Value| {
+            let mut spec = json!({
+                "conf": {"neighborAddress": router_six, "peerAs": ROUTER},
+                "timers": {"config": {"holdTime": "9"}}
+            });
+            for (key, value) in more.as_object().into_iter().flatten() {
+                spec[key] = value.clone();
+            }
+            spec
+        };
+        stage
+            .ours("BgpPeer", "router-six", &over_six(json!({})))
+            .await?;
+        let both = json!({"address": "203.0.113.0/24, 2001:db8:5::/120"});
+        stage.ours("Eip", "pool", &both).await?;
+        stage.service("six", "Cluster", SIX).await?;
+        stage.apply(&slice_of_six()).await?;
+        stage.speak("n1", &[]).await?;
+        let _controller = stage.controller()?;
+        behind(&stage, &daemon, &["n1"]).await?;
+        stage
+            .announced("web", "True", "203.0.113.1: 1/1 nodes, 1/1 peers")
+            .await?;
+        stage
+            .announced("six", "True", "2001:db8:5::1: 1/1 nodes, 1/1 peers")
+            .await?;
+
+        // What is bound to one session resets that one, and the other goes on.
+        let before = (came_up(&daemon, four).await?, came_up(&daemon, six).await?);
+        let longer = over_six(json!({"timers": {"config": {"holdTime": "12"}}}));
+        stage.ours("BgpPeer", "router-six", &longer).await?;
+        eventually(
+            "the session over IPv6 to be a new one",
+            Deadline::LONG,
+            async || {
+                stage.check()?;
+                let now = came_up(&daemon, six).await?;
+                ensure!(now > before.1, "{now}");
+                Ok(())
+            },
+        )
+        .await?;
+        ensure!(came_up(&daemon, four).await? == before.0, "both were reset");
         Ok(())
     });
 }

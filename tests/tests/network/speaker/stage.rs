@@ -274,6 +274,8 @@ impl Stage {
 
     /// A Service that holds this address of the Eip `pool`, as the controller would leave it.
     pub(super) async fn service(&self, name: &str, policy: &str, address: &str) -> Result<()> {
+        let ip: IpAddr = address.parse()?;
+        let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
         self.apply(&json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {
@@ -283,7 +285,7 @@ impl Stage {
             },
             "spec": {
                 "type": "LoadBalancer", "externalTrafficPolicy": policy,
-                "ipFamilyPolicy": "SingleStack",
+                "ipFamilyPolicy": "SingleStack", "ipFamilies": [family],
                 "ports": [{"port": 80, "protocol": "TCP"}]
             }
         }))
@@ -298,7 +300,6 @@ impl Stage {
             .metadata
             .uid
             .context("a Service without uid")?;
-        let ip: IpAddr = address.parse()?;
         let spec = json!({
             "address": address, "eip": "pool",
             "services": [{"namespace": "default", "name": name, "uid": uid}]

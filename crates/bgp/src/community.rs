@@ -135,7 +135,8 @@ fn parse_extended(text: &str) -> Option<u64> {
             .flatten();
     }
     let mut parts = text.split(':');
-    let subtype: u64 = match parts.next()? {
+    // Routers and GoBGP's policies write them in both cases.
+    let subtype: u64 = match parts.next()?.to_ascii_lowercase().as_str() {
         "rt" => 2,
         "soo" => 3,
         _ => return None,
@@ -197,6 +198,7 @@ mod tests {
         for (text, octets) in [
             ("rt:65000:100", 0x0002_fde8_0000_0064),
             ("rt:192.0.2.1:7", 0x0102_c000_0201_0007),
+            ("RT:65000:100", 0x0002_fde8_0000_0064),
             ("soo:4200000000:7", 0x0203_fa56_ea00_0007),
             ("0x0002fde800000064", 0x0002_fde8_0000_0064),
         ] {

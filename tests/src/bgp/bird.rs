@@ -106,6 +106,9 @@ fn bgp(text: &mut String, index: usize, config: &Bgp, peer: &Peer) -> Result<()>
     if peer.passive {
         writeln!(text, "  passive yes;")?;
     }
+    if peer.ttl_security {
+        writeln!(text, "  ttl security yes;")?;
+    }
     if let Some(password) = &peer.password {
         writeln!(text, "  password \"{password}\";")?;
     }
@@ -209,9 +212,11 @@ fn read_routes(text: &str, prefix: IpNet) -> Vec<Route> {
             routes.push(Route {
                 prefix,
                 next_hop: std::net::Ipv4Addr::UNSPECIFIED.into(),
+                origin: String::new(),
                 as_path: Vec::new(),
                 communities: std::collections::BTreeSet::new(),
                 large_communities: std::collections::BTreeSet::new(),
+                extended_communities: std::collections::BTreeSet::new(),
                 local_preference: None,
                 med: None,
             });
@@ -221,6 +226,7 @@ fn read_routes(text: &str, prefix: IpNet) -> Vec<Route> {
         };
         let value = value.trim();
         match name {
+            "BGP.origin" => route.origin = value.to_lowercase(),
             "BGP.as_path" => route.as_path = numbers(value),
             // A global and a link-local one may stand here; the first is the global one.
             "BGP.next_hop" => {
@@ -236,6 +242,7 @@ fn read_routes(text: &str, prefix: IpNet) -> Vec<Route> {
             "BGP.med" => route.med = value.parse().ok(),
             "BGP.community" => route.communities = tuples(value),
             "BGP.large_community" => route.large_communities = tuples(value),
+            "BGP.ext_community" => route.extended_communities = tuples(value),
             _ => {}
         }
     }
@@ -267,7 +274,7 @@ mod tests {
             203.0.113.9/32       unicast [peer0 08:00:00.000] * (100) [AS65001i]\n\tvia 10.0.0.11 on lan0\n\
             \tType: BGP univ\n\tBGP.origin: IGP\n\tBGP.as_path: 65001 65002\n\tBGP.next_hop: 10.0.0.11\n\
             \tBGP.local_pref: 100\n\tBGP.med: 5\n\tBGP.community: (65000,1) (65535,65281)\n\
-            \tBGP.large_community: (65000, 1, 2)\n\
+            \tBGP.large_community: (65000, 1, 2)\n\tBGP.ext_community: (rt, 65000, 7)\n\
             \x20                    unicast [peer1 08:00:00.000] (100) [AS65001i]\n\tvia 10.0.0.12 on lan0\n\
             \tBGP.as_path: 65001\n\tBGP.next_hop: 10.0.0.12\n\
             0.0.0.0/0            unicast [kernel1 08:00:00.000] (10)\n\tBGP.next_hop: 10.0.0.13\n";
@@ -279,6 +286,8 @@ mod tests {
         assert_eq!(first.med, Some(5));
         assert!(first.communities.contains("65000:1") && first.communities.len() == 2);
         assert!(first.large_communities.contains("65000:1:2"));
+        assert!(first.extended_communities.contains("rt:65000:7"));
+        assert_eq!(first.origin, "igp");
         assert_eq!(routes[1].next_hop.to_string(), "10.0.0.12");
     }
 }

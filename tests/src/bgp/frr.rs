@@ -173,6 +173,9 @@ fn neighbor(text: &mut String, name: &str, peer: &Peer) -> Result<()> {
     if peer.passive && !peer.is_range() {
         writeln!(text, " neighbor {name} passive")?;
     }
+    if peer.ttl_security {
+        writeln!(text, " neighbor {name} ttl-security hops 1")?;
+    }
     if let Some(password) = &peer.password {
         writeln!(text, " neighbor {name} password {password}")?;
     }
@@ -248,9 +251,14 @@ pub(super) async fn routes(daemon: &Daemon, prefix: IpNet) -> Result<Vec<Route>>
             Some(Route {
                 prefix,
                 next_hop: hop["ip"].as_str()?.parse().ok()?,
+                origin: path["origin"].as_str().unwrap_or_default().to_lowercase(),
                 as_path: numbers(path["aspath"]["string"].as_str().unwrap_or_default()),
                 communities: words(&path["community"]["string"]),
                 large_communities: words(&path["largeCommunity"]["string"]),
+                extended_communities: words(&path["extendedCommunity"]["string"])
+                    .into_iter()
+                    .map(|word| word.to_lowercase())
+                    .collect(),
                 local_preference: path["locPrf"]
                     .as_u64()
                     .and_then(|value| value.try_into().ok()),

@@ -67,6 +67,7 @@ fn settings(peer: &Peer, name: &str, value: &str) -> Value {
         "timers": { "config": {
             "hold-time": peer.hold, "keepalive-interval": peer.keepalive(), "connect-retry": 5, "idle-hold-time-after-reset": 1,
         } },
+        "ttl-security": { "config": { "enabled": peer.ttl_security, "ttl-min": 255 } },
         "transport": { "config": { "passive-mode": peer.passive } },
         "graceful-restart": { "config": { "enabled": peer.graceful_restart, "restart-time": 60 } },
         "afi-safis": families,
@@ -166,13 +167,36 @@ fn route(prefix: IpNet, path: &Value) -> Option<Route> {
             )
         })
         .collect();
+    let extended_communities = attribute(16)
+        .and_then(|a| a["value"].as_array())
+        .into_iter()
+        .flatten()
+        .filter_map(extended)
+        .collect();
+    let origin = match number(1, "value") {
+        Some(0) => "igp",
+        Some(1) => "egp",
+        _ => "incomplete",
+    };
     Some(Route {
         prefix,
         next_hop,
+        origin: origin.to_owned(),
         as_path,
         communities,
         large_communities,
+        extended_communities,
         local_preference: number(5, "value"),
         med: number(4, "metric"),
     })
+}
+
+/// An extended community, by what its subtype is called (RFC 4360 §4 and §5).
+fn extended(community: &Value) -> Option<String> {
+    let kind = match community["subtype"].as_u64()? {
+        2 => "rt",
+        3 => "ro",
+        _ => return None,
+    };
+    Some(format!("{kind}:{}", community["value"].as_str()?))
 }

@@ -175,6 +175,8 @@ pub struct Peer {
     pub graceful_restart: bool,
     /// Wait for the peer to connect.
     pub passive: bool,
+    /// Take nothing that came through a router (RFC 5082).
+    pub ttl_security: bool,
 }
 
 impl Peer {
@@ -195,6 +197,7 @@ impl Peer {
             bfd: None,
             graceful_restart: false,
             passive: addresses.prefix_len() != addresses.max_prefix_len(),
+            ttl_security: false,
         }
     }
 
@@ -233,6 +236,13 @@ impl Peer {
         self
     }
 
+    /// Taking nothing that came through a router (RFC 5082).
+    #[must_use]
+    pub fn ttl_security(mut self) -> Self {
+        self.ttl_security = true;
+        self
+    }
+
     fn is_range(&self) -> bool {
         self.addresses.prefix_len() != self.addresses.max_prefix_len()
     }
@@ -260,12 +270,16 @@ pub struct Route {
     pub prefix: IpNet,
     /// The global next hop, or the link-local one where there is no other.
     pub next_hop: IpAddr,
+    /// `igp`, `egp` or `incomplete`.
+    pub origin: String,
     /// The AS path, left to right.
     pub as_path: Vec<u32>,
     /// Communities, as `65000:1`.
     pub communities: BTreeSet<String>,
     /// Large communities, as `65000:1:2`.
     pub large_communities: BTreeSet<String>,
+    /// Extended communities (RFC 4360), as `rt:65000:7`.
+    pub extended_communities: BTreeSet<String>,
     /// The local preference, inside an autonomous system.
     pub local_preference: Option<u32>,
     /// The multi-exit discriminator.

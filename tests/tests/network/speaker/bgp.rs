@@ -95,13 +95,33 @@ pub(super) async fn in_kernel(stage: &Stage) -> Result<()> {
 }
 
 /// How often the sessions came up, by the router's count.
-async fn sessions(daemon: &Daemon) -> Result<Vec<u64>> {
+pub(super) async fn sessions(daemon: &Daemon) -> Result<Vec<u64>> {
     let text = daemon.ask("show bgp neighbors json").await?;
     let answer: Value = serde_json::from_str(&text)?;
     let peers = answer.as_object().context("no neighbours")?.values();
     Ok(peers
         .filter_map(|peer| peer["connectionsEstablished"].as_u64())
         .collect())
+}
+
+/// Waits until FRR has heard so many more keepalives of its one peer.
+pub(super) async fn keepalives(daemon: &Daemon, more: u64) -> Result<()> {
+    let count = async || -> Result<u64> {
+        let answer: Value = serde_json::from_str(&daemon.ask("show bgp neighbors json").await?)?;
+        let mut peers = answer.as_object().context("no neighbours")?.values();
+        let peer = peers.next().context("no neighbour")?;
+        peer["messageStats"]["keepalivesRecv"]
+            .as_u64()
+            .context("no count")
+    };
+    let first = count().await?;
+    let what = format!("{more} more keepalives");
+    eventually(&what, Deadline::LONG, async || {
+        let now = count().await?;
+        ensure!(now >= first + more, "{first}, then {now}");
+        Ok(())
+    })
+    .await
 }
 
 #[test]
@@ -283,60 +303,6 @@ async fn without_bgpconf(stage: &Stage, daemon: &Daemon, conf: &Value, whole: Ip
 }
 
 #[test]
-fn a_policy_that_the_bgpconf_names_applies_live() {
-    scenario(async || {
-        let conf = json!({"as": NODES});
-        let (stage, daemon) = served(2, &conf, |peer| peer).await?;
-        behind(&stage, &daemon, &["n1", "n2"]).await?;
-        let before = sessions(&daemon).await?;
-        // It comes and goes by UPDATE.
-        let policy = r#"
-            [global.apply-policy.config]
-            export-policy-list = ["out"]
-            [[policy-definitions]]
-            name = "out"
-            [[policy-definitions.statements]]
-            actions.bgp-actions.set-med = "+20"
-            actions.bgp-actions.set-community = {options = "replace", set-community-method.communities-list = ["65000:9"]}
-        "#;
-        stage
-            .apply(&json!({
-                "apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": {"name": "policy", "namespace": "openelb-system"},
-                "data": {"gobgp.conf": policy}
-            }))
-            .await?;
-        stage
-            .ours(
-                "BgpConf",
-                "default",
-                &json!({"as": NODES, "policy": "policy"}),
-            )
-            .await?;
-        daemon
-            .routes_become(prefix(), "the attributes of the policy", |routes| {
-                routes.len() == 2
-                    && routes.iter().all(|route| {
-                        route.communities == ["65000:9".to_owned()].into() && route.med == Some(20)
-                    })
-            })
-            .await?;
-        stage.ours("BgpConf", "default", &conf).await?;
-        daemon
-            .routes_become(prefix(), "the plain route", |routes| {
-                routes.len() == 2 && routes.iter().all(|route| route.communities.is_empty())
-            })
-            .await?;
-        let after = sessions(&daemon).await?;
-        ensure!(
-            before == after,
-            "a policy reset sessions: {before:?}, then {after:?}"
-        );
-        Ok(())
-    });
-}
-
-#[test]
 fn nothing_is_withdrawn_while_the_api_server_is_gone() {
     scenario(async || {
         let (stage, daemon) = served(1, &json!({"as": NODES}), |peer| peer).await?;
@@ -360,24 +326,7 @@ fn nothing_is_withdrawn_while_the_api_server_is_gone() {
         })
         .await?;
         // Longer than the hold time: keepalives go on.
-        let keepalives = async || -> Result<u64> {
-            let answer: Value =
-                serde_json::from_str(&daemon.ask("show bgp neighbors json").await?)?;
-            let peer = answer
-                .as_object()
-                .and_then(|peers| peers.values().next())
-                .context("no peer")?;
-            peer["messageStats"]["keepalivesRecv"]
-                .as_u64()
-                .context("no count")
-        };
-        let first = keepalives().await?;
-        eventually("five keepalives", Deadline::LONG, async || {
-            let now = keepalives().await?;
-            ensure!(now >= first + 5, "{first}, then {now}");
-            Ok(())
-        })
-        .await?;
+        keepalives(&daemon, 5).await?;
         behind(&stage, &daemon, &["n1"]).await?;
         stage.control.api_server().restart().await?;
         stage.control.ready().await?;

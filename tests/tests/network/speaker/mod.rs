@@ -8,6 +8,7 @@
 mod bgp;
 mod bgp_host;
 mod bgp_objects;
+mod bgp_policy;
 mod bgp_stop;
 mod kube_proxy;
 mod layer2;

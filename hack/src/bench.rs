@@ -80,8 +80,8 @@ impl Name {
             Self::Bgp => Plan {
                 program: "bench-bgp",
                 tier: "network",
-                parts: &[],
-                binaries: &[],
+                parts: CONTROL_PLANE,
+                binaries: &[("openelb-operator", "openelb-operator")],
                 figures: &[
                     "routes 10,000 ms",
                     "100 peers ms",
@@ -89,6 +89,10 @@ impl Name {
                     "killed ms",
                     "bfd 3x50 ms",
                     "bfd 3x100 ms",
+                    "watch event to UPDATE ms",
+                    "speaker rss MB",
+                    "watch event to UPDATE ms, 10,000 Services",
+                    "speaker rss MB, 10,000 Services",
                 ],
             },
             Self::Layer2 => Plan {

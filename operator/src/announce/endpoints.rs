@@ -1,5 +1,6 @@
 //! Where the endpoints of a Service are.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -80,14 +81,17 @@ impl SliceEndpoints {
     }
 }
 
-/// All slices of a Service for the family of an address, as one.
+/// All slices of a Service for the family of an address, as one. Nearly always there is one, and nothing is copied.
 pub(crate) fn combine<'a>(
     slices: impl Iterator<Item = &'a SliceEndpoints>,
     address: IpAddr,
-) -> Placement {
-    let mut all = Placement::default();
-    for slice in slices.filter(|slice| slice.v6 == address.is_ipv6()) {
-        all.add(&slice.placement);
+) -> Cow<'a, Placement> {
+    let mut found = slices
+        .filter(|slice| slice.v6 == address.is_ipv6())
+        .map(|slice| &slice.placement);
+    let mut all = found.next().map_or_else(Cow::default, Cow::Borrowed);
+    for more in found {
+        all.to_mut().add(more);
     }
     all
 }

@@ -1,5 +1,6 @@
 //! What the API says, trimmed to what matters for announcing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -89,7 +90,7 @@ impl World {
     }
 
     /// Where the endpoints of a Service are, for the family of the address.
-    pub(crate) fn placement(&self, service: &ServiceKey, address: IpAddr) -> Placement {
+    pub(crate) fn placement(&self, service: &ServiceKey, address: IpAddr) -> Cow<'_, Placement> {
         endpoints::combine(
             self.slices
                 .get(service)

@@ -144,6 +144,10 @@ pub(super) async fn write(client: Client, node: String, mut entries: watch::Rece
                 due.push((Some(name.clone()), body));
             }
         }
+        // What the watch shows of our own writes is a change too, and nothing to wait for: the next may be a real one.
+        if due.is_empty() {
+            continue;
+        }
         let patches = due.into_iter().map(|(name, body)| {
             let (confs, peers) = (confs.clone(), peers.clone());
             async move {

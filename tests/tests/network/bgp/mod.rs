@@ -10,7 +10,9 @@
 
 mod bfd;
 mod bfd_hostile;
+mod collision;
 mod hostile;
+mod interop;
 mod lab;
 mod notification;
 mod reconnect;

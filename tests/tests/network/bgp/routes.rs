@@ -174,6 +174,12 @@ fn ipv4_routes_have_ipv6_next_hops_where_both_sides_agree() {
     });
 }
 
+fn ten_thousand() -> Vec<String> {
+    (0..10_000_u32)
+        .map(|i| format!("{}/32", std::net::Ipv4Addr::from(0x6440_0000 + i)))
+        .collect()
+}
+
 async fn has_routes(bird: &Bird, count: usize) -> Result<()> {
     until("the number of routes", async || {
         let text = bird.ask("show route protocol openelb count")?;
@@ -188,14 +194,10 @@ async fn has_routes(bird: &Bird, count: usize) -> Result<()> {
 fn ten_thousand_routes_come_and_go_in_few_messages() {
     run(async |lab| {
         let bird = lab.bird(BIRD)?;
-        let many: Vec<String> = (0..10_000_u32)
-            .map(|i| format!("{}/32", std::net::Ipv4Addr::from(0x6440_0000 + i)))
-            .collect();
+        let many = ten_thousand();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let us = Us::start(config([peer("10.0.0.1")]), plain(&many));
-        us.told("p0", 10_000).await?;
-        has_routes(&bird, 10_000).await?;
-        let sent = us.snapshot().peers["p0"].counters.read().update_sent;
+        let sent = updates_of_ten_thousand(&us, &bird).await?;
         ensure!(sent < 30, "{sent} UPDATEs");
         us.announce(plain(&many[..5_000]));
         us.told("p0", 5_000).await?;
@@ -204,6 +206,37 @@ fn ten_thousand_routes_come_and_go_in_few_messages() {
         us.told("p0", 0).await?;
         has_routes(&bird, 0).await?;
         us.drain().await;
+        Ok(())
+    });
+}
+
+/// UPDATEs in which ten thousand routes leave.
+async fn updates_of_ten_thousand(us: &Us, bird: &Bird) -> Result<u64> {
+    us.told("p0", 10_000).await?;
+    has_routes(bird, 10_000).await?;
+    Ok(us.snapshot().peers["p0"].counters.read().update_sent)
+}
+
+#[test]
+fn long_messages_carry_more_where_the_router_takes_them() {
+    run(async |lab| {
+        let many = ten_thousand();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let mut sent = Vec::new();
+        for long in ["off", "on"] {
+            let bird = lab.bird(&BIRD.replace(
+                "65001;",
+                &format!("65001; enable extended messages {long};"),
+            ))?;
+            let us = Us::start(config([peer("10.0.0.1")]), plain(&many));
+            let agreed = us.established("p0").await?.negotiated.clone();
+            ensure!(agreed.is_some_and(|agreed| agreed.extended_messages == (long == "on")));
+            sent.push(updates_of_ten_thousand(&us, &bird).await?);
+            us.drain().await;
+        }
+        // 50,000 octets of routes: in messages of 4,096 octets, and in one of 65,535.
+        println!("UPDATEs: {sent:?}");
+        ensure!(sent[1] * 4 < sent[0], "{sent:?}");
         Ok(())
     });
 }

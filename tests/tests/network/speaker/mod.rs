@@ -9,6 +9,7 @@ mod bgp;
 mod bgp_host;
 mod bgp_objects;
 mod bgp_policy;
+mod bgp_status;
 mod bgp_stop;
 mod kube_proxy;
 mod layer2;

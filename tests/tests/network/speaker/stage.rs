@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::CustomResourceExt as _;
 use kube::api::{Api, Patch, PatchParams};
 use openelb_api::v1alpha2::{BgpConf, BgpPeer, Eip, EipAddress, name_for};
+use openelb_tests::control_plane::Config;
 use openelb_tests::{
     ControlPlane, Deadline, Host, Identity, Network, Process, Program, binary, eventually, product,
 };
@@ -28,11 +29,17 @@ pub(super) struct Stage {
 impl Stage {
     /// A network with so many nodes, each a Node with its addresses, our kinds, and no speaker yet.
     pub(super) async fn start(nodes: u8) -> Result<Self> {
+        Self::on(nodes, ControlPlane::config()).await
+    }
+
+    /// The same, with the API server's audit log.
+    pub(super) async fn audited(nodes: u8) -> Result<Self> {
+        Self::on(nodes, ControlPlane::config().audit()).await
+    }
+
+    async fn on(nodes: u8, control: Config) -> Result<Self> {
         let network = Network::start(nodes).await?;
-        let control = ControlPlane::config()
-            .at(IpAddr::from(WORLD))
-            .start()
-            .await?;
+        let control = control.at(IpAddr::from(WORLD)).start().await?;
         let account = control
             .service_account("openelb-system", "openelb-speaker")
             .await?;

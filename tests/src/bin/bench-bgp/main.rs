@@ -1,8 +1,12 @@
 //! The BGP speaker beside BIRD in the same run: how fast routes leave, how fast
 //! many peers come up, how much memory that takes, how fast the route of a
-//! killed process goes, how fast BFD finds a loss.
+//! killed process goes, how fast BFD finds a loss; and how soon after a watch
+//! event the speaker of a cluster tells its router.
 //!
 //! Everything runs in network namespaces of its own: `unshare` is called first.
+
+mod collector;
+mod reaction;
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -13,13 +17,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use collector::collect;
 use openelb_bgp::{
     Attributes, BfdConfig, BfdState, PeerConfig, RemoteAs, RouteSet, SessionState, Speaker,
     SpeakerConfig,
 };
 use openelb_tests::figure::{self, Figure};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader, Lines};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 const PORT: u16 = 1790;
@@ -27,6 +32,8 @@ const ROUTES: u32 = 10_000;
 const PATIENCE: Duration = Duration::from_mins(1);
 /// For how long a session is left alone before it is killed: FRR has End-of-RIB then and has told zebra all.
 const SETTLING: Duration = Duration::from_millis(300);
+/// The Services of a large cluster.
+const MANY: usize = 10_000;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -53,13 +60,22 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["speaker", peers] => runtime.block_on(serve(peers.parse()?)),
         ["announce-one"] => runtime.block_on(announce_one()),
+        ["reaction", services] => {
+            let mut sheet = Sheet::default();
+            sheet.add(runtime.block_on(async {
+                network()?;
+                reaction::figures(services.parse()?).await
+            }));
+            sheet.write(None)
+        }
         ["--json", file] => runtime.block_on(all())?.write(Some(Path::new(file))),
         [] => runtime.block_on(all())?.write(None),
-        _ => bail!("usage: bench-bgp [--json FILE]"),
+        _ => bail!("usage: bench-bgp [--json FILE] or bench-bgp reaction SERVICES"),
     }
 }
 
-async fn all() -> Result<Sheet> {
+/// A wire to a router's namespace.
+fn network() -> Result<()> {
     shell(
         "ip link set lo up; mkdir -p /run/netns; mount -t tmpfs tmpfs /run/netns
          ip netns add router
@@ -67,7 +83,11 @@ async fn all() -> Result<Sheet> {
          ip addr add 10.0.0.11/24 dev eth0; ip link set eth0 up
          ip -n router addr add 10.0.0.1/24 dev eth0
          ip -n router link set eth0 up; ip -n router link set lo up",
-    )?;
+    )
+}
+
+async fn all() -> Result<Sheet> {
+    network()?;
     let mut sheet = Sheet::default();
     sheet.take("routes 10,000 ms", "ms", many_routes().await);
     sheet.take("100 peers ms", "ms", many_peers().await);
@@ -75,6 +95,9 @@ async fn all() -> Result<Sheet> {
     sheet.take("killed ms", "ms", killed().await);
     for ms in [50, 100] {
         sheet.take(&format!("bfd 3x{ms} ms"), "ms", detection(ms).await);
+    }
+    for services in [1, MANY] {
+        sheet.add(reaction::figures(services).await);
     }
     Ok(sheet)
 }
@@ -90,6 +113,13 @@ struct Sheet {
 }
 
 impl Sheet {
+    fn add(&mut self, measured: Result<Vec<Figure>>) {
+        match measured {
+            Ok(figures) => self.figures.extend(figures),
+            Err(error) => self.failed.push(format!("{error:#}")),
+        }
+    }
+
     fn take(&mut self, name: &str, unit: &str, measured: Result<Both>) {
         let figure = measured.and_then(|(ours, theirs)| beside_bird(name, unit, ours, theirs));
         match figure {
@@ -216,60 +246,10 @@ async fn serve(peers: u8) -> Result<()> {
     std::future::pending().await
 }
 
-/// Takes the routes of a session; returns when all of them are here, with the
-/// time since the session was established.
-async fn collect(listener: &TcpListener) -> Result<(TcpStream, Duration)> {
-    let (mut stream, _) = tokio::time::timeout(PATIENCE, listener.accept()).await??;
-    stream.set_nodelay(true)?;
-    // AS 65000, no hold time, no capabilities but IPv4 and four-octet AS.
-    let open = [
-        0, 43, 1, 4, 0xfd, 0xe8, 0, 0, 192, 0, 2, 2, 14, 2, 12, 1, 4, 0, 1, 0, 1, 65, 4, 0, 0,
-        0xfd, 0xe8,
-    ];
-    let mut greeting = vec![0xff; 16];
-    greeting.extend_from_slice(&open);
-    stream.write_all(&greeting).await?;
-    let (mut kind, _) = message(&mut stream).await?;
-    ensure!(kind == 1, "no OPEN");
-    while kind != 4 {
-        (kind, _) = message(&mut stream).await?;
-    }
-    let mut keepalive = vec![0xff; 16];
-    keepalive.extend_from_slice(&[0, 19, 4]);
-    stream.write_all(&keepalive).await?;
-    let established = Instant::now();
-    let mut count = 0;
-    while count < ROUTES as usize {
-        let (kind, body) = message(&mut stream).await?;
-        if kind == 2 {
-            count += announced(&body).context("a broken UPDATE")?;
-        }
-    }
-    Ok((stream, established.elapsed()))
-}
-
-async fn message(stream: &mut TcpStream) -> Result<(u8, Vec<u8>)> {
-    let mut header = [0; 19];
-    stream.read_exact(&mut header).await?;
-    let [.., high, low, kind] = header;
-    let mut body = vec![0; usize::from(u16::from_be_bytes([high, low])).saturating_sub(19)];
-    stream.read_exact(&mut body).await?;
-    Ok((kind, body))
-}
-
-/// How many /32 an UPDATE announces.
-fn announced(body: &[u8]) -> Option<usize> {
-    let (withdrawn, rest) = body.split_first_chunk::<2>()?;
-    let rest = rest.get(usize::from(u16::from_be_bytes(*withdrawn))..)?;
-    let (attributes, rest) = rest.split_first_chunk::<2>()?;
-    let nlri = rest.get(usize::from(u16::from_be_bytes(*attributes))..)?;
-    Some(nlri.len() / 5)
-}
-
 async fn routes(who: Who) -> Result<f64> {
     let listener = TcpListener::bind((collector(0), PORT)).await?;
     let _announcer = announcer(who, 1)?;
-    let (_stream, time) = tokio::time::timeout(PATIENCE, collect(&listener)).await??;
+    let (_stream, time) = tokio::time::timeout(PATIENCE, collect(&listener, ROUTES)).await??;
     Ok(time.as_secs_f64() * 1000.0)
 }
 
@@ -285,7 +265,8 @@ async fn converge(who: Who, peers: u8) -> Result<(f64, Announcer)> {
     }
     let began = Instant::now();
     let announcer = announcer(who, peers)?;
-    let all = futures::future::try_join_all(listeners.iter().map(collect));
+    let all = listeners.iter().map(|listener| collect(listener, ROUTES));
+    let all = futures::future::try_join_all(all);
     let _streams = tokio::time::timeout(PATIENCE, all).await??;
     let time = began.elapsed().as_secs_f64() * 1000.0;
     Ok((time, announcer))

@@ -35,10 +35,13 @@ impl Readiness {
         self.put(name, Door::Looked(Box::new(check)));
     }
 
-    /// What the process waits for, in words; empty when it is ready.
+    /// What the process waits for, in words; empty when it is ready. One without any gate has not begun yet.
     #[must_use]
     pub fn waiting_for(&self) -> Vec<String> {
         let doors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if doors.is_empty() {
+            return vec!["its start".to_owned()];
+        }
         let shut = doors.iter().filter_map(|(name, door)| match door.look() {
             Ok(()) => None,
             Err(None) => Some((*name).to_owned()),
@@ -103,6 +106,11 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+
+    #[test]
+    fn is_not_ready_before_it_has_begun() {
+        assert_eq!(Readiness::default().waiting_for(), ["its start"]);
+    }
 
     #[test]
     fn is_ready_when_every_gate_is_open() {

@@ -14,8 +14,8 @@
 mod world;
 
 use openelb_api::v1alpha2::EipSpec;
-use openelb_ipam::LISTED;
 use openelb_ipam::ledger::Stored;
+use openelb_ipam::{LISTED, Request};
 use world::{World, key, wish};
 
 /// `a` has the only address, `b` and `c` wait for it, `a` is gone: what is known of the record of `a`.
@@ -58,6 +58,27 @@ fn a_watch_that_is_faster_than_the_answer_frees_an_address_once() {
     let end = world.carry_out(&b);
     world.index.conclude(&b, Some(&end), 1);
     assert_eq!(world.shown("b"), ["192.0.2.1"]);
+}
+
+#[test]
+fn who_shares_an_address_is_looked_at_when_another_changes_what_it_exposes_there() {
+    let (mut world, _) = freed();
+    for name in ["b", "c"] {
+        world.delete(name);
+    }
+    let at = |port| Request {
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        ..wish(port)
+    };
+    for (name, port) in [("web", 80), ("mail", 25)] {
+        world.ask(name, Some(at(port)));
+        world.settle();
+        assert_eq!(world.shown(name), ["192.0.2.1"]);
+    }
+    world.ask("mail", Some(at(587)));
+    world.index.take_woken();
+    assert!(world.index.plan(&key("mail"), 1).is_some());
+    assert!(world.index.take_woken().contains(&key("web")));
 }
 
 #[test]

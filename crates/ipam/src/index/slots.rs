@@ -138,6 +138,12 @@ impl Index {
         if is_vacant || after.is_none() {
             self.freed(address, now);
         }
+        // What is said of a Service that shares an address rests on what the others expose there.
+        let records = [before, after].into_iter().flatten();
+        for record in records.filter(|record| record.entries.len() > 1) {
+            let sharing = record.entries.into_iter().map(|entry| entry.service);
+            self.woken.extend(sharing);
+        }
     }
 
     /// Somebody let go of an address: whoever waits for it, or for its pool, may go on.

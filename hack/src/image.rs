@@ -185,6 +185,7 @@ fn build(args: &Args) -> Result<PathBuf> {
     };
     let place = root().join("target/image");
     let binaries = place.join(args.arch.name());
+    let _alone = alone(&place)?;
     compile(args, &components, &binaries, None)?;
     say(&format!(
         "binaries in {} ({:.1} s)",
@@ -215,6 +216,15 @@ fn build(args: &Args) -> Result<PathBuf> {
         say("both builds are the same, byte by byte");
     }
     Ok(output)
+}
+
+/// Waits until nobody else makes images there, and keeps others out until the file is dropped.
+fn alone(place: &Path) -> Result<std::fs::File> {
+    std::fs::create_dir_all(place).with_context(|| shown(place))?;
+    let path = place.join("lock");
+    let file = std::fs::File::create(&path).with_context(|| shown(&path))?;
+    file.lock().with_context(|| shown(&path))?;
+    Ok(file)
 }
 
 /// Makes an image of each component and an archive of it; returns the images' digests and the archives' sums.

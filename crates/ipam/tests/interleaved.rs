@@ -343,9 +343,7 @@ proptest! {
             controller.check();
         }
         controller.come_to_rest();
-        // Addresses have rested, and the controller looks at everybody now and then; a restart finds nothing to do.
-        controller.world.now += 60_000;
-        controller.world.settle();
+        // And a restart finds nothing to do.
         let writes = controller.world.writes;
         controller.world.restart();
         controller.world.work();

@@ -13,7 +13,7 @@ use openelb_ipam::ledger::{Outcome, Plan};
 use openelb_ipam::{Index, Millis, News, ServiceKey, ServiceStatus};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::backoff::{Backoff, Why};
@@ -32,8 +32,6 @@ use openelb_process::Gate;
 
 /// How many changes are taken in before work is started again.
 const BATCH: usize = 256;
-/// How often every Service is looked at although nothing was said of it: an address has rested, or a word was lost.
-const REVIEW: Duration = Duration::from_secs(30);
 
 /// A Service that is worked on.
 struct Busy {
@@ -109,8 +107,6 @@ impl Engine {
         let shutdown = self.context.shutdown.clone();
         let mut changes = Vec::with_capacity(BATCH);
         let mut was_complete = false;
-        let mut reviews = tokio::time::interval(REVIEW);
-        reviews.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let pulse = self.context.pulses.of_loop("the controller's loop");
         loop {
             pulse.beat();
@@ -154,7 +150,6 @@ impl Engine {
                     }
                 }
                 () = sleep_until(wake) => {}
-                _ = reviews.tick() => self.review(),
             }
             if !self.leads && *leading.borrow() {
                 self.leads = true;
@@ -190,7 +185,7 @@ impl Engine {
         self.leads && self.is_complete()
     }
 
-    /// Looks at every Service: at the start, when this process begins to lead, and now and then.
+    /// Looks at every Service: at the start, and when this process begins to lead.
     fn review(&mut self) {
         if self.works() {
             for key in self.index.keys() {

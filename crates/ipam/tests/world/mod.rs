@@ -138,14 +138,15 @@ impl World {
     pub fn work(&mut self) {
         for round in 0.. {
             assert!(round < 10_000, "it does not end");
-            let woken = self.index.take_woken();
-            self.queue.extend(woken);
             for left in self.index.take_leftovers() {
                 let address = left.record.address;
                 if self.answer(Call::Delete(left.clone())) == Answer::Deleted {
                     self.index.remove_record(address, &left.uid, self.now);
                 }
             }
+            // After what was left over is gone, since that wakes too.
+            let woken = self.index.take_woken();
+            self.queue.extend(woken);
             let created = |key: &ServiceKey| self.services.get(key).map(|service| service.created);
             let Some(key) = self.queue.iter().min_by_key(|key| created(key)).cloned() else {
                 return;

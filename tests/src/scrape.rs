@@ -11,11 +11,11 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::Deadline;
+use crate::webhook::exchange;
 
 /// Where to scrape, and what certificates are good.
 #[derive(Clone)]
@@ -77,16 +77,11 @@ impl Scraper {
         let authorization = token.map_or_else(String::new, |token| {
             format!("authorization: Bearer {token}\r\n")
         });
-        let head =
-            format!("GET {path} HTTP/1.1\r\nhost: x\r\n{authorization}connection: close\r\n\r\n");
         let asking = async {
             let stream = TcpStream::connect(self.address).await?;
             let connector = TlsConnector::from(Arc::clone(&self.config));
-            let mut stream = connector.connect(self.name.clone(), stream).await?;
-            stream.write_all(head.as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            anyhow::Ok(answer)
+            let stream = connector.connect(self.name.clone(), stream).await?;
+            exchange(stream, path, &authorization).await
         };
         tokio::time::timeout(Deadline::SHORT.duration(), asking)
             .await

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -323,17 +323,23 @@ impl Client {
 /// # Errors
 /// It does not answer.
 pub async fn get(address: SocketAddr, path: &str) -> Result<String> {
-    let asking = async {
-        let mut stream = TcpStream::connect(address).await?;
-        let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        anyhow::Ok(answer)
-    };
+    let asking = async { exchange(TcpStream::connect(address).await?, path, "").await };
     tokio::time::timeout(Deadline::SHORT.duration(), asking)
         .await
         .with_context(|| format!("{address} did not answer"))?
+}
+
+/// Asks by GET, with these header lines besides, and reads until the end.
+pub(crate) async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    path: &str,
+    headers: &str,
+) -> Result<String> {
+    let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}connection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 /// A port that nobody listens on right now.

@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::api::{Api, ObjectMeta, PostParams};
+use serde_json::Value;
 
 pub(crate) use config::Keys;
 pub use config::{Config, POD_RANGE, SERVICE_RANGE};
@@ -140,6 +141,16 @@ impl ControlPlane {
     /// It ends with anything but 0; the error holds what it said.
     pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
         self.admin.kubectl(args).await
+    }
+
+    /// Applies an object by kubectl, as the administrator.
+    ///
+    /// # Errors
+    /// It is refused; the error holds kubectl's words.
+    pub async fn apply(&self, object: &Value) -> Result<()> {
+        let file = self.folder.write("object.json", object.to_string())?;
+        let file = file.to_str().context("a path is no text")?;
+        self.kubectl(&["apply", "-f", file]).await.map(drop)
     }
 
     /// A user with a client certificate, in these groups.

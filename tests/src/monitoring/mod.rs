@@ -53,7 +53,7 @@ impl Monitored {
                 "spec": {"conf": {"neighborAddress": "127.0.0.9", "peerAs": 65001}, "bfd": {"enabled": true}},
             }),
         ] {
-            apply(&bed, &object).await?;
+            bed.control.apply(&object).await?;
         }
         let router = router(&bed)?;
         let gossip = format!("--bind-port={gossip}");
@@ -190,15 +190,6 @@ fn operator(bed: &Bed, name: &str, port: SocketAddr, args: &[&str]) -> Result<Pr
         .arg("--kubeconfig")
         .arg(bed.control.kubeconfig())
         .start(bed.control.folder().path())
-}
-
-async fn apply(bed: &Bed, object: &Value) -> Result<()> {
-    let file = bed
-        .control
-        .folder()
-        .write("object.json", object.to_string())?;
-    let file = file.to_str().context("a path is no text")?;
-    bed.control.kubectl(&["apply", "-f", file]).await.map(drop)
 }
 
 fn prometheus(bed: &Bed, port: SocketAddr, targets: &[SocketAddr]) -> Result<Process> {

@@ -43,15 +43,9 @@ async fn established(control: &ControlPlane) -> Result<()> {
     control.kubectl(&wait).await.map(drop)
 }
 
-async fn apply(control: &ControlPlane, object: &Value) -> Result<()> {
-    let file = control.folder().write("object.json", object.to_string())?;
-    let file = file.display().to_string();
-    control.kubectl(&["apply", "-f", &file]).await.map(drop)
-}
-
 /// What the user reads when an object is refused.
 async fn refused(control: &ControlPlane, object: &Value) -> Result<String> {
-    match apply(control, object).await {
+    match control.apply(object).await {
         Ok(()) => bail!("{object} was taken"),
         Err(error) => Ok(format!("{error:#}")),
     }
@@ -97,19 +91,19 @@ async fn fill(control: &ControlPlane) -> Result<Vec<&'static str>> {
     );
     old["apiVersion"] = "network.kubesphere.io/v1alpha1".into();
     old["metadata"]["finalizers"] = json!(["finalizer.ipam.kubesphere.io/v1alpha1"]);
-    apply(control, &old).await?;
+    control.apply(&old).await?;
     let mut empty = object("BgpPeer", "empty", json!({}));
     empty["metadata"]["finalizers"] = json!(["finalizer.lb.kubesphere.io/v1alpha1"]);
-    apply(control, &empty).await?;
+    control.apply(&empty).await?;
     let mut bare = json!({
         "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "BgpPeer",
         "metadata": {"name": "bare", "finalizers": ["finalizer.lb.kubesphere.io/v1alpha1"]},
     });
-    apply(control, &bare).await?;
+    control.apply(&bare).await?;
     bare["kind"] = "BgpConf".into();
-    apply(control, &bare).await?;
+    control.apply(&bare).await?;
     let vast = json!({"as": -5, "gracefulRestart": {"restartTime": -1}, "listenPort": -1});
-    apply(control, &object("BgpConf", "vast", vast)).await?;
+    control.apply(&object("BgpConf", "vast", vast)).await?;
     let status = json!({"status": {
         "firstIP": "172.22.0.188", "lastIP": "172.22.0.200", "poolSize": 13, "usage": 1, "v4": true,
         "used": {"172.22.0.188": "default/web;default/mail"},
@@ -557,7 +551,7 @@ fn an_address_never_changes_its_own() {
     story(async || -> Result<()> {
         let control = control_plane().await?;
         let with = |address: &str| object("EipAddress", "192.0.2.7", json!({"address": address}));
-        apply(&control, &with("192.0.2.7")).await?;
+        control.apply(&with("192.0.2.7")).await?;
         let error = refused(&control, &with("192.0.2.8")).await?;
         assert!(
             error.contains("the address cannot change: make another EipAddress"),

@@ -44,9 +44,7 @@ fn without_an_api_server_all_stay_alive_and_ready_and_say_how_old_their_knowledg
     story(async || -> Result<()> {
         let bed = Bed::start().await?;
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker"}});
-        let file = bed.control.folder().write("node.json", node.to_string())?;
-        let file = file.to_str().context("a path is no text")?;
-        bed.control.kubectl(&["apply", "-f", file]).await?;
+        bed.control.apply(&node).await?;
         let (controller, speaker) = (free()?, free()?);
         let (webhook, health) = (free()?, free()?);
         let https = format!("--webhook-port={}", free()?.port());
@@ -128,12 +126,7 @@ fn a_speaker_that_can_neither_be_reached_nor_reach_anybody_is_not_ready_until_it
                 },
             }),
         ] {
-            let file = bed
-                .control
-                .folder()
-                .write("object.json", object.to_string())?;
-            let file = file.to_str().context("a path is no text")?;
-            bed.control.kubectl(&["apply", "-f", file]).await?;
+            bed.control.apply(&object).await?;
         }
         let args = ["speaker", "--node-name=worker"];
         let _speaker = start(&bed, "openelb-operator", port, &args)?;
@@ -144,9 +137,7 @@ fn a_speaker_that_can_neither_be_reached_nor_reach_anybody_is_not_ready_until_it
             "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "BgpPeer", "metadata": {"name": "spine"},
             "spec": {"conf": {"neighborAddress": "127.0.0.9", "peerAs": 65001}},
         });
-        let file = bed.control.folder().write("peer.json", peer.to_string())?;
-        let file = file.to_str().context("a path is no text")?;
-        bed.control.kubectl(&["apply", "-f", file]).await?;
+        bed.control.apply(&peer).await?;
         says(port, "/readyz", 503, "it cannot listen on 127.0.0.1").await?;
         // A restart would not help.
         says(port, "/healthz", 200, "ok").await?;

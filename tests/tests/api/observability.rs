@@ -97,6 +97,21 @@ fn the_controllers_metrics_follow_pools_and_services() {
     });
 }
 
+/// Asks for what is for this machine only by an address that others could come from, which is returned; nothing where
+/// this machine has none.
+async fn refuses_others(port: SocketAddr) -> Result<Option<SocketAddr>> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    if socket.connect("192.0.2.1:9").is_err() {
+        return Ok(None);
+    }
+    let elsewhere = SocketAddr::new(socket.local_addr()?.ip(), port.port());
+    for path in ["/debug/state", "/debug/log"] {
+        let answer = get(elsewhere, path).await?;
+        ensure!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    }
+    Ok(Some(elsewhere))
+}
+
 #[test]
 fn a_process_tells_its_state_and_changes_its_log_for_this_machine_only() {
     story(async || -> Result<()> {
@@ -140,14 +155,7 @@ fn a_process_tells_its_state_and_changes_its_log_for_this_machine_only() {
         })
         .await?;
 
-        // From elsewhere: this machine by an address that others could come from.
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        if socket.connect("192.0.2.1:9").is_ok() {
-            let elsewhere = SocketAddr::new(socket.local_addr()?.ip(), port.port());
-            for path in ["/debug/state", "/debug/log"] {
-                let answer = get(elsewhere, path).await?;
-                ensure!(answer.starts_with("HTTP/1.1 403"), "{answer}");
-            }
+        if let Some(elsewhere) = refuses_others(port).await? {
             ensure!(
                 get(elsewhere, "/metrics")
                     .await?
@@ -195,15 +203,7 @@ fn a_webhook_tells_its_state_and_changes_its_log_for_this_machine_only() {
         let log = webhook.log();
         ensure!(log.contains("what is logged was changed"), "{log}");
 
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        if socket.connect("192.0.2.1:9").is_ok() {
-            let elsewhere = SocketAddr::new(socket.local_addr()?.ip(), port.port());
-            for path in ["/debug/state", "/debug/log"] {
-                let answer = get(elsewhere, path).await?;
-                ensure!(answer.starts_with("HTTP/1.1 403"), "{answer}");
-            }
-        }
-        Ok(())
+        refuses_others(port).await.map(drop)
     });
 }
 
@@ -233,12 +233,7 @@ fn a_speakers_state_names_its_sessions_and_no_secret() {
                 },
             }),
         ] {
-            let file = bed
-                .control
-                .folder()
-                .write("object.json", object.to_string())?;
-            let file = file.to_str().context("a path is no text")?;
-            bed.control.kubectl(&["apply", "-f", file]).await?;
+            bed.control.apply(&object).await?;
         }
         let speaker = start(&bed, port, &args)?;
         let told = eventually("the session", Deadline::SHORT, async || {

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use openelb_tests::{ControlPlane, story};
 use serde_json::{Value, json};
 
-use super::{apply, control_plane, object, patch_status};
+use super::{control_plane, object, patch_status};
 
 /// Stores an object with this status.
 async fn stored(
@@ -14,7 +14,7 @@ async fn stored(
     spec: Value,
     status: Value,
 ) -> Result<()> {
-    apply(control, &object(kind, name, spec)).await?;
+    control.apply(&object(kind, name, spec)).await?;
     let object = format!("{kind}/{name}");
     patch_status(control, &object, &json!({"status": status})).await
 }

@@ -12,7 +12,7 @@ use openelb_tests::Namespace;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::hostile::{files, memory, message, open};
+use super::hostile::{Held, files, memory, message, open};
 use super::lab::{Lab, Us, config, peer, plain, run, until};
 
 const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -152,18 +152,10 @@ fn five_hundred_flaps_that_bfd_finds_leave_nothing_behind() {
             ensure!(said == Some((6, 10)), "ended by {said:?}");
             drop(stream);
             if round == 100 {
-                before = Some((files()?, memory()?));
+                before = Some(Held::now()?);
             }
         }
-        let (files_before, kib_before) = before.context("no measure")?;
-        until("all closed", async || {
-            let now = files()?;
-            ensure!(now <= files_before + 2, "{files_before} files became {now}");
-            Ok(())
-        })
-        .await?;
-        let kib = memory()?;
-        ensure!(kib < kib_before + 4096, "{kib_before} KiB became {kib} KiB");
+        before.context("no measure")?.is_left_again().await?;
         us.drain().await;
         Ok(())
     });

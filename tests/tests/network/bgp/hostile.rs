@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use openelb_bgp::{PeerConfig, RemoteAs, SessionState, SpeakerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -219,21 +219,42 @@ fn five_hundred_flaps_leave_nothing_behind() {
             })
             .await?;
             if round == 100 {
-                before = Some((files()?, memory()?));
+                before = Some(Held::now()?);
             }
         }
-        let (files_before, kib_before) = before.unwrap_or_default();
-        until("all closed", async || {
-            let now = files()?;
-            ensure!(now <= files_before + 2, "{files_before} files became {now}");
-            Ok(())
-        })
-        .await?;
-        let kib = memory()?;
-        ensure!(kib < kib_before + 4096, "{kib_before} KiB became {kib} KiB");
+        before.context("no measure")?.is_left_again().await?;
         us.drain().await;
         Ok(())
     });
+}
+
+/// What this process holds at one time.
+pub(super) struct Held {
+    files: usize,
+    kib: u64,
+}
+
+impl Held {
+    pub(super) fn now() -> Result<Self> {
+        Ok(Self {
+            files: files()?,
+            kib: memory()?,
+        })
+    }
+
+    /// Waits until no more files are open than then, or nearly so; and there is no more memory in use.
+    pub(super) async fn is_left_again(&self) -> Result<()> {
+        let Self { files: before, kib } = self;
+        until("all closed", async || {
+            let now = files()?;
+            ensure!(now <= before + 2, "{before} files became {now}");
+            Ok(())
+        })
+        .await?;
+        let now = memory()?;
+        ensure!(now < kib + 4096, "{kib} KiB became {now} KiB");
+        Ok(())
+    }
 }
 
 pub(super) fn files() -> Result<usize> {

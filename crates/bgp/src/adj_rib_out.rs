@@ -4,7 +4,8 @@
 //! [`AdjRibOut::plan`] compares the desired set with what was told, and
 //! [`AdjRibOut::next_message`] writes one message at a time, as the connection
 //! takes them. A newer desired set replaces the plan, so a slow peer lags but
-//! nothing queues. Prefixes with equal attributes share UPDATEs.
+//! nothing queues. Prefixes with equal attributes share UPDATEs. Where all that
+//! was planned is out, only what differs from the desired set before is looked at.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -55,6 +56,10 @@ pub(crate) struct AdjRibOut {
     complete: bool,
     known: HashMap<Exported, Arc<Exported>>,
     path_ids: BTreeMap<IpAddr, u32>,
+    /// What the last plan was made of.
+    planned: Option<(RouteSet, Exporter)>,
+    /// Something planned since the last whole plan could not be said.
+    gave_up: bool,
 }
 
 impl AdjRibOut {
@@ -74,6 +79,8 @@ impl AdjRibOut {
             complete: false,
             known: HashMap::new(),
             path_ids: BTreeMap::new(),
+            planned: None,
+            gave_up: false,
         }
     }
 
@@ -94,12 +101,55 @@ impl AdjRibOut {
 
     /// Plans what leads from what was told to what is desired.
     pub(crate) fn plan(&mut self, desired: &RouteSet, towards: &Exporter) {
-        let mut plan = Plan::default();
         self.complete = desired.is_complete();
+        self.known.retain(|_, shared| Arc::strong_count(shared) > 1);
+        match self.planned.take() {
+            Some((before, exporter)) if self.told_all() && exporter == *towards => {
+                self.plan_changes(&before, desired, towards);
+            }
+            _ => self.plan_all(desired, towards),
+        }
+        self.planned = Some((desired.clone(), towards.clone()));
+    }
+
+    /// Whether what was told is just what was planned, each prefix with one path at most.
+    fn told_all(&self) -> bool {
+        self.withdrawals.is_empty()
+            && self.announcements.is_empty()
+            && self.repeat.is_empty()
+            && self.path_ids.is_empty()
+            && !self.gave_up
+    }
+
+    /// Plans for the prefixes in which the sets differ.
+    fn plan_changes(&mut self, before: &RouteSet, desired: &RouteSet, towards: &Exporter) {
+        let mut plan = Plan::default();
+        let mut cache = Cache::default();
+        let mut used_ids = BTreeSet::new();
+        for (prefix, old, new) in desired.since(before) {
+            let old = self.wanted(prefix, old, towards, &mut cache, &mut used_ids);
+            self.unsendable(prefix, old.as_ref(), u64::wrapping_sub);
+            let new = self.wanted(prefix, new, towards, &mut cache, &mut used_ids);
+            self.unsendable(prefix, new.as_ref(), u64::wrapping_add);
+            let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+            match (old.first(), new.first()) {
+                (_, Some((nlri, want))) if self.told.get(nlri) != Some(want) => {
+                    plan.announce(*nlri, want);
+                }
+                (Some((nlri, _)), None) => plan.withdraw(*nlri),
+                _ => {}
+            }
+        }
+        self.follow(plan);
+    }
+
+    /// Plans for every prefix.
+    fn plan_all(&mut self, desired: &RouteSet, towards: &Exporter) {
+        let mut plan = Plan::default();
+        self.gave_up = false;
         for state in self.families.values_mut() {
             state.unsendable = 0;
         }
-        self.known.retain(|_, shared| Arc::strong_count(shared) > 1);
         let told = std::mem::take(&mut self.told);
         let mut next_told = told.iter().peekable();
         let mut used_ids: BTreeSet<IpAddr> = BTreeSet::new();
@@ -109,7 +159,9 @@ impl AdjRibOut {
             while let Some((nlri, _)) = next_told.next_if(|(nlri, _)| nlri.prefix < *prefix) {
                 plan.withdraw(*nlri);
             }
-            let mut wanted = self.wanted(*prefix, paths, towards, &mut cache, &mut used_ids);
+            let wanted = self.wanted(*prefix, paths, towards, &mut cache, &mut used_ids);
+            self.unsendable(*prefix, wanted.as_ref(), u64::wrapping_add);
+            let mut wanted = wanted.unwrap_or_default();
             while let Some((nlri, have)) = next_told.next_if(|(nlri, _)| nlri.prefix == *prefix) {
                 used_ids.insert(have.next_hop);
                 match wanted.iter().position(|(want, _)| want == nlri) {
@@ -133,11 +185,29 @@ impl AdjRibOut {
         self.told = told;
         self.path_ids
             .retain(|next_hop, _| used_ids.contains(next_hop));
+        self.follow(plan);
+    }
+
+    fn follow(&mut self, plan: Plan) {
         self.withdrawals = plan.withdrawals.into_values().collect();
         self.announcements = plan.announcements.into();
     }
 
-    /// The paths this peer should hold for a prefix.
+    /// Counts a prefix with paths of which none can be sent.
+    fn unsendable(
+        &mut self,
+        prefix: IpNet,
+        wanted: Option<&Wanted>,
+        count: impl Fn(u64, u64) -> u64,
+    ) {
+        if wanted.is_some_and(Vec::is_empty)
+            && let Some(state) = self.families.get_mut(&Family::of(&prefix))
+        {
+            state.unsendable = count(state.unsendable, 1);
+        }
+    }
+
+    /// The paths this peer should hold for a prefix; `None` where none is meant for it.
     fn wanted(
         &mut self,
         prefix: IpNet,
@@ -145,13 +215,13 @@ impl AdjRibOut {
         towards: &Exporter,
         cache: &mut Cache,
         used_ids: &mut BTreeSet<IpAddr>,
-    ) -> Vec<(Nlri, Arc<Exported>)> {
+    ) -> Option<Wanted> {
         let family = Family::of(&prefix);
         if !self.families.contains_key(&family) {
-            return Vec::new();
+            return None;
         }
         let several = towards.add_path.contains(&family);
-        let mut wanted: Vec<(Nlri, Arc<Exported>)> = Vec::new();
+        let mut wanted = Wanted::new();
         let mut selected = false;
         for path in paths
             .iter()
@@ -176,13 +246,7 @@ impl AdjRibOut {
                 break;
             }
         }
-        if selected
-            && wanted.is_empty()
-            && let Some(state) = self.families.get_mut(&family)
-        {
-            state.unsendable += 1;
-        }
-        wanted
+        selected.then_some(wanted)
     }
 
     /// The identifier of paths with this next hop: stable while in use.
@@ -310,6 +374,7 @@ impl AdjRibOut {
     }
 
     fn give_up(&mut self, unsendable: &[Nlri]) {
+        self.gave_up = true;
         let mut told = Vec::new();
         for nlri in unsendable {
             if let Some(state) = self.families.get_mut(&nlri.family()) {
@@ -354,6 +419,9 @@ impl AdjRibOut {
         }
     }
 }
+
+/// The paths of a prefix as they are to be told.
+type Wanted = Vec<(Nlri, Arc<Exported>)>;
 
 /// What [`AdjRibOut::plan`] collects.
 #[derive(Default)]

@@ -46,7 +46,7 @@ impl LocalAddresses {
 }
 
 /// What a session makes of the routes it is given.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Exporter {
     /// Name of the peer.
     pub peer: PeerName,

@@ -1,14 +1,18 @@
 //! What is to be announced: the complete desired set of routes.
 //!
-//! A [`RouteSet`] is never edited in place. The caller computes a new one and
-//! sends it through the watch channel; the speaker announces the difference
-//! to what each peer has. Attributes are shared by `Arc`, so a set of many
-//! routes with few kinds of attributes is small and cheap to compare.
+//! A [`RouteSet`] that was sent through the watch channel is never edited: the
+//! caller edits a clone, which shares with it all that stays, or computes a new
+//! one; the speaker announces the difference to what each peer has. A clone
+//! costs nothing, and finding the difference between relatives no more than
+//! there is. Attributes are shared by `Arc`, so a set of many routes with few
+//! kinds of attributes is small.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
 
 use crate::community::{Community, ExtendedCommunity, LargeCommunity};
@@ -99,14 +103,14 @@ pub struct Path {
 /// [`crate::PeerConfig::add_path_send`] negotiated, the first per next hop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSet {
-    paths: BTreeMap<IpNet, Vec<Path>>,
+    paths: OrdMap<IpNet, Arc<[Path]>>,
     complete: bool,
 }
 
 impl Default for RouteSet {
     fn default() -> Self {
         Self {
-            paths: BTreeMap::new(),
+            paths: OrdMap::new(),
             complete: true,
         }
     }
@@ -132,10 +136,21 @@ impl RouteSet {
 
     /// Adds a path for a prefix (host bits are cleared), after those it has.
     pub fn insert(&mut self, prefix: IpNet, attributes: Arc<Attributes>, peers: PeerSelection) {
-        self.paths
-            .entry(prefix.trunc())
-            .or_default()
-            .push(Path { attributes, peers });
+        let prefix = prefix.trunc();
+        let path = Path { attributes, peers };
+        let paths = self.paths(&prefix).iter().cloned().chain([path]).collect();
+        self.set(prefix, paths);
+    }
+
+    /// Gives a prefix (host bits are cleared) these paths in place of those it has.
+    /// Without any it is no longer announced.
+    pub fn set(&mut self, prefix: IpNet, paths: Vec<Path>) {
+        let prefix = prefix.trunc();
+        if paths.is_empty() {
+            self.paths.remove(&prefix);
+        } else if self.paths(&prefix) != paths {
+            self.paths.insert(prefix, paths.into());
+        }
     }
 
     /// Whether the set is complete; see [`Self::incomplete`].
@@ -158,15 +173,29 @@ impl RouteSet {
 
     /// The prefixes with their paths, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&IpNet, &[Path])> {
-        self.paths
-            .iter()
-            .map(|(prefix, paths)| (prefix, paths.as_slice()))
+        self.paths.iter().map(|(prefix, paths)| (prefix, &**paths))
     }
 
     /// The paths of a prefix; none where it is not in the set.
     #[must_use]
     pub fn paths(&self, prefix: &IpNet) -> &[Path] {
-        self.paths.get(prefix).map_or(&[], Vec::as_slice)
+        self.paths.get(prefix).map_or(&[], |paths| paths)
+    }
+
+    /// The prefixes whose paths differ from those in `older`, in order, with
+    /// the paths there and here.
+    pub(crate) fn since<'a>(
+        &'a self,
+        older: &'a Self,
+    ) -> impl Iterator<Item = (IpNet, &'a [Path], &'a [Path])> {
+        older.paths.diff(&self.paths).map(|item| match item {
+            DiffItem::Add(prefix, new) => (*prefix, &[][..], &**new),
+            DiffItem::Update {
+                old: (_, old),
+                new: (prefix, new),
+            } => (*prefix, &**old, &**new),
+            DiffItem::Remove(prefix, old) => (*prefix, &**old, &[][..]),
+        })
     }
 
     /// What the named peer should hold of one family once everything is

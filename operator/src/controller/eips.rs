@@ -1,5 +1,5 @@
-//! Keeps `Eip.status`: a view of the index, written at most once a second for each Eip, and only when it
-//! differs from what is there.
+//! Keeps `Eip.status`: a view of the index, written at most once a second for each Eip, less often where the
+//! API server takes long for it, and only when it differs from what is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use openelb_api::{Tolerant, keys};
 use openelb_ipam::{EipView, Index, Millis, Said};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::execute::FIELD_MANAGER;
 use super::metrics::Metrics;
@@ -20,6 +20,8 @@ use super::wire;
 
 /// The pause between two writes of one Eip.
 const PAUSE: Millis = 1000;
+/// Writes of one Eip take no more than this part of the time: where the API server is busy, addresses come first.
+const SHARE: Millis = 20;
 /// How many Eips are written at the same time.
 const PARALLEL: usize = 4;
 
@@ -32,12 +34,19 @@ struct Written {
     finalizer: bool,
 }
 
+/// A write that has ended.
+struct Ended {
+    eip: Arc<str>,
+    failed: bool,
+    took: Duration,
+}
+
 /// The statuses of all Eips.
 pub(crate) struct Statuses {
     metrics: Metrics,
     written: BTreeMap<Arc<str>, Written>,
     due: BTreeSet<Arc<str>>,
-    running: JoinSet<(Arc<str>, bool)>,
+    running: JoinSet<Ended>,
 }
 
 impl Statuses {
@@ -140,18 +149,28 @@ impl Statuses {
     }
 
     /// Waits until a write has ended; for ever when none runs.
-    pub(crate) async fn ended(&mut self) {
+    pub(crate) async fn ended(&mut self, now: impl Fn() -> Millis) {
         match self.running.join_next().await {
-            Some(Ok((name, true))) => {
-                self.due.insert(name);
-            }
-            Some(_) => {}
+            Some(Ok(ended)) => self.take_in(ended, now()),
+            Some(Err(_)) => {}
             None => std::future::pending().await,
+        }
+    }
+
+    fn take_in(&mut self, ended: Ended, now: Millis) {
+        let took = Millis::try_from(ended.took.as_millis()).unwrap_or(Millis::MAX);
+        if let Some(written) = self.written.get_mut(&ended.eip) {
+            let rested = now.saturating_add(took.saturating_mul(SHARE));
+            written.next = written.next.max(rested);
+        }
+        if ended.failed {
+            self.due.insert(ended.eip);
         }
     }
 }
 
-async fn write(client: Client, name: Arc<str>, body: Value) -> (Arc<str>, bool) {
+async fn write(client: Client, name: Arc<str>, body: Value) -> Ended {
+    let began = Instant::now();
     let api: Api<Eip> = Api::all(client);
     let params = PatchParams::apply(FIELD_MANAGER);
     let patch = Patch::Merge(body);
@@ -169,13 +188,21 @@ async fn write(client: Client, name: Arc<str>, body: Value) -> (Arc<str>, bool) 
         }
         Err(_) => true,
     };
-    (name, failed)
+    Ended {
+        eip: name,
+        failed,
+        took: began.elapsed(),
+    }
 }
 
-async fn take_finalizer(client: Client, name: Arc<str>) -> (Arc<str>, bool) {
+async fn take_finalizer(client: Client, name: Arc<str>) -> Ended {
     let api: Api<Eip> = Api::all(client);
     let failed = super::finalizers::take_off(&api, &name, &[keys::OPENELB_IPAM_FINALIZER]).await;
-    (name, failed.is_err())
+    Ended {
+        eip: name,
+        failed: failed.is_err(),
+        took: Duration::ZERO,
+    }
 }
 
 /// The conditions that are ours, as they are.
@@ -274,4 +301,27 @@ fn status(view: &EipView, written: &Written, now: jiff::Timestamp) -> Value {
         "v4": is_v4(view),
         "conditions": all,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_eip_rests_longer_where_its_write_took_long() {
+        let mut statuses = Statuses::new(Metrics::register(&openelb_process::Metrics::default()));
+        statuses.written.insert("lan".into(), Written::default());
+        let ended = |millis, failed| Ended {
+            eip: "lan".into(),
+            failed,
+            took: Duration::from_millis(millis),
+        };
+        statuses.take_in(ended(10, false), 5_000);
+        assert_eq!(
+            (statuses.written["lan"].next, statuses.next()),
+            (5_200, None)
+        );
+        statuses.take_in(ended(300, true), 6_000);
+        assert_eq!(statuses.next(), Some(12_000), "what failed is tried again");
+    }
 }

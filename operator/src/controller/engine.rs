@@ -135,7 +135,7 @@ impl Engine {
                     Ok(report) => self.ended(report),
                     Err(error) => tracing::error!(%error, "an executor ended unexpectedly"),
                 },
-                () = self.statuses.ended() => {}
+                () = self.statuses.ended(|| millis(self.began)) => {}
                 () = self.finalizers.ended(self.began) => {}
                 ended = self.leftovers.ended() => {
                     let now = self.now();
@@ -174,7 +174,7 @@ impl Engine {
     }
 
     fn now(&self) -> Millis {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        millis(self.began)
     }
 
     fn is_complete(&self) -> bool {
@@ -372,6 +372,11 @@ impl Engine {
         let next = next.into_iter().flatten().min()?;
         Some(self.began + Duration::from_millis(next))
     }
+}
+
+/// Time since then.
+fn millis(began: Instant) -> Millis {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn sleep_until(at: Option<Instant>) {

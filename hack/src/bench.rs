@@ -36,10 +36,19 @@ struct Plan {
     tier: &'static str,
     /// The parts of `hack/tools` that it runs.
     parts: &'static [&'static str],
-    /// What it starts of ours, by package and program.
-    binaries: &'static [(&'static str, &'static str)],
+    /// What it starts of ours.
+    starts: Starts,
     /// The figures that a whole run has, by their names.
     figures: &'static [&'static str],
+}
+
+/// What a benchmark starts of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Starts {
+    /// The product's processes, measured as they ship: static.
+    Product,
+    /// A program of `openelb-tests`.
+    Helper(&'static str),
 }
 
 const CONTROL_PLANE: &[&str] = &["etcd", "kube-apiserver", "kubectl"];
@@ -51,7 +60,7 @@ impl Name {
                 program: "bench-webhook",
                 tier: "api",
                 parts: CONTROL_PLANE,
-                binaries: &[("openelb-webhook", "openelb-webhook")],
+                starts: Starts::Product,
                 figures: &[
                     "review p99 ms",
                     "reviews per second",
@@ -63,7 +72,7 @@ impl Name {
                 program: "bench-ipam",
                 tier: "api",
                 parts: CONTROL_PLANE,
-                binaries: &[("openelb-operator", "openelb-operator")],
+                starts: Starts::Product,
                 figures: &[
                     "one service ms",
                     "one service p99 ms",
@@ -81,7 +90,7 @@ impl Name {
                 program: "bench-bgp",
                 tier: "network",
                 parts: CONTROL_PLANE,
-                binaries: &[("openelb-operator", "openelb-operator")],
+                starts: Starts::Product,
                 figures: &[
                     "routes 10,000 ms",
                     "100 peers ms",
@@ -99,7 +108,7 @@ impl Name {
                 program: "bench-layer2",
                 tier: "network",
                 parts: &[],
-                binaries: &[("openelb-tests", "lan-tool")],
+                starts: Starts::Helper("lan-tool"),
                 figures: &[
                     "silent death ms",
                     "killed ms",
@@ -113,7 +122,7 @@ impl Name {
                 program: "bench-cluster",
                 tier: "cluster",
                 parts: &["all"],
-                binaries: &[("openelb-tests", "openelb-answer")],
+                starts: Starts::Helper("openelb-answer"),
                 figures: &[
                     "a node loses power: BGP with BFD 3 × 100 ms",
                     "a node loses power: BGP with a hold timer of 9 s and no BFD",
@@ -134,7 +143,7 @@ impl Name {
                 program: "bench-world",
                 tier: "world",
                 parts: &["all"],
-                binaries: &[("openelb-tests", "openelb-answer")],
+                starts: Starts::Helper("openelb-answer"),
                 figures: &[
                     "control plane ready",
                     "network",
@@ -208,12 +217,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "building {} in the release profile (some minutes where something changed)",
         plan.program
     ));
-    let programs = [("openelb-tests", plan.program)];
-    for (package, binary) in plan.binaries.iter().chain(&programs) {
+    let (product, helper) = match plan.starts {
+        Starts::Product => (Some(crate::image::released_binaries()?), None),
+        Starts::Helper(name) => (None, Some(name)),
+    };
+    for binary in helper.into_iter().chain([plan.program]) {
         let mut build = cargo();
-        build
-            .args(["build", "--quiet", "--release", "--package", package])
-            .args(["--bin", binary]);
+        build.args(["build", "--quiet", "--release"]).args([
+            "--package",
+            "openelb-tests",
+            "--bin",
+            binary,
+        ]);
         show(build).with_context(|| format!("{binary} cannot be built"))?;
     }
     let mut bench = cargo();
@@ -222,6 +237,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .args(["--bin", plan.program, "--", "--json"])
         .arg(&file)
         .args(&args.rest);
+    if let Some(folder) = product {
+        bench.env("OPENELB_BINARIES", folder);
+    }
     show(bench).with_context(|| format!("{} failed", plan.program))?;
     let text = std::fs::read_to_string(&file)
         .with_context(|| format!("the benchmark wrote no figures to {}", file.display()))?;

@@ -155,8 +155,25 @@ pub(crate) fn released(arch: Arch) -> Result<PathBuf> {
     all(Profile::Release, arch)
 }
 
-fn all(profile: Profile, arch: Arch) -> Result<PathBuf> {
+/// Compiles the product's binaries as they are released, static, and returns the folder that holds them.
+///
+/// # Errors
+/// What they need cannot be installed, or the build fails.
+pub(crate) fn released_binaries() -> Result<PathBuf> {
+    let arch = Arch::X86_64;
     build(&Args {
+        binaries_only: true,
+        ..everything(Profile::Release, arch)
+    })?;
+    Ok(root().join("target/image").join(arch.name()))
+}
+
+fn all(profile: Profile, arch: Arch) -> Result<PathBuf> {
+    build(&everything(profile, arch))
+}
+
+fn everything(profile: Profile, arch: Arch) -> Args {
+    Args {
         components: Vec::new(),
         profile,
         arch,
@@ -165,7 +182,7 @@ fn all(profile: Profile, arch: Arch) -> Result<PathBuf> {
         output: None,
         binaries_only: false,
         twice: false,
-    })
+    }
 }
 
 /// Builds what was asked for and says where it is.

@@ -17,11 +17,11 @@ mod world;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub(crate) use able::Able;
+pub(crate) use able::{Able, Candidates};
 pub(crate) use endpoints::SliceEndpoints;
 pub(crate) use node::Node;
 pub(crate) use pool::{Holding, Pool};
-pub(crate) use routes::routes;
+pub(crate) use routes::{Routes, routes};
 #[cfg(test)]
 pub(crate) use service::TrafficPolicy;
 pub(crate) use service::{Service, ServiceKey};

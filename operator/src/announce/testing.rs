@@ -159,7 +159,7 @@ impl TestWorld {
             endpoints,
         } in &self.services
         {
-            world.services.insert(key.clone(), service.clone());
+            world.set_service(key, Some(service.clone()));
             for address in &service.addresses {
                 let holding: &mut Holding = world.holdings.entry(*address).or_default();
                 holding.eip = "pool".to_owned();

@@ -1,7 +1,7 @@
 //! What the API says, trimmed to what matters for announcing.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -18,7 +18,9 @@ pub(crate) struct World {
     /// Nodes by name.
     pub(crate) nodes: BTreeMap<String, Node>,
     /// Services that show addresses.
-    pub(crate) services: BTreeMap<ServiceKey, Service>,
+    services: BTreeMap<ServiceKey, Service>,
+    /// Who shows an address, in order.
+    shown: BTreeMap<IpAddr, Vec<ServiceKey>>,
     /// EndpointSlices: Service → slice name → what is in it.
     pub(crate) slices: BTreeMap<ServiceKey, BTreeMap<String, SliceEndpoints>>,
     /// Eips by name.
@@ -44,32 +46,80 @@ pub(crate) struct Address<'w> {
 
 impl World {
     /// The addresses in use, in order.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = Address<'_>> {
+        self.shown.keys().filter_map(|ip| self.address(*ip))
+    }
+
+    /// This address, if it is in use.
     ///
     /// An address is in use where a Service shows it and its EipAddress names that Service: neither
     /// a status that somebody wrote nor a reservation is enough. Until an address has an EipAddress
     /// (just taken over from OpenELB) the Service's label and the Eip it names stand in for it.
-    pub(crate) fn addresses(&self) -> Vec<Address<'_>> {
-        let mut addresses: BTreeMap<IpAddr, Address<'_>> = BTreeMap::new();
-        for (key, service) in &self.services {
-            for ip in &service.addresses {
-                let Some((eip, recorded)) = self.origin(key, service, *ip) else {
-                    continue;
-                };
+    pub(crate) fn address(&self, ip: IpAddr) -> Option<Address<'_>> {
+        let mut address: Option<Address<'_>> = None;
+        for key in self.shown.get(&ip)? {
+            let Some((key, service)) = self.services.get_key_value(key) else {
+                continue;
+            };
+            let Some((eip, recorded)) = self.origin(key, service, ip) else {
+                continue;
+            };
+            let address = address.get_or_insert_with(|| {
                 let pool = self.pools.get(eip);
-                addresses
-                    .entry(*ip)
-                    .or_insert_with(|| Address {
-                        ip: *ip,
-                        eip,
-                        pool,
-                        protocol: pool.map_or(recorded, |pool| pool.protocol),
-                        services: Vec::new(),
-                    })
-                    .services
-                    .push((key, service));
+                Address {
+                    ip,
+                    eip,
+                    pool,
+                    protocol: pool.map_or(recorded, |pool| pool.protocol),
+                    services: Vec::new(),
+                }
+            });
+            address.services.push((key, service));
+        }
+        address
+    }
+
+    /// Takes in what a Service is now. Returns the addresses that it concerns; none where nothing differs.
+    pub(crate) fn set_service(
+        &mut self,
+        key: &ServiceKey,
+        service: Option<Service>,
+    ) -> BTreeSet<IpAddr> {
+        let old = self.services.get(key);
+        if old == service.as_ref() {
+            return BTreeSet::new();
+        }
+        let before = self.shown_by(key);
+        for ip in &before {
+            if let Some(keys) = self.shown.get_mut(ip) {
+                keys.retain(|other| other != key);
+                if keys.is_empty() {
+                    self.shown.remove(ip);
+                }
             }
         }
-        addresses.into_values().collect()
+        for ip in service.iter().flat_map(|service| &service.addresses) {
+            let keys = self
+                .shown
+                .entry(*ip)
+                .or_insert_with(|| Vec::with_capacity(1));
+            if let Err(place) = keys.binary_search(key) {
+                keys.insert(place, key.clone());
+            }
+        }
+        match service {
+            Some(service) => drop(self.services.insert(key.clone(), service)),
+            None => drop(self.services.remove(key)),
+        }
+        &before | &self.shown_by(key)
+    }
+
+    /// The addresses that a Service shows.
+    pub(crate) fn shown_by(&self, key: &ServiceKey) -> BTreeSet<IpAddr> {
+        let service = self.services.get(key).into_iter();
+        service
+            .flat_map(|service| service.addresses.iter().copied())
+            .collect()
     }
 
     /// The Eip and protocol by which this Service has the address, if it does.
@@ -109,7 +159,6 @@ mod tests {
     fn in_use(world: &World) -> Vec<String> {
         world
             .addresses()
-            .iter()
             .map(|address| address.ip.to_string())
             .collect()
     }
@@ -127,7 +176,7 @@ mod tests {
     #[test]
     fn a_reservation_alone_is_not_announced() {
         let mut world = TestWorld::default().service(service("web")).build();
-        world.services.clear();
+        world.set_service(&ServiceKey::new("default", "web"), None);
         assert!(in_use(&world).is_empty());
     }
 
@@ -139,10 +188,14 @@ mod tests {
         world.holdings.clear();
         assert_eq!(in_use(&world), ["203.0.113.1"]);
         let key = ServiceKey::new("default", "web");
-        world.services.get_mut(&key).unwrap().addresses = vec!["198.51.100.1".parse().unwrap()];
+        let mut service = world.services[&key].clone();
+        service.eip_label = None;
+        world.set_service(&key, Some(service.clone()));
+        assert!(in_use(&world).is_empty(), "no label");
+        service.eip_label = Some("pool".to_owned());
+        service.addresses = vec!["198.51.100.1".parse().unwrap()];
+        world.set_service(&key, Some(service));
         assert!(in_use(&world).is_empty(), "outside the pool");
-        world.services.get_mut(&key).unwrap().eip_label = None;
-        assert!(in_use(&world).is_empty());
     }
 
     #[test]
@@ -150,9 +203,42 @@ mod tests {
         let world = TestWorld::default()
             .pool(|pool| pool.protocol = Protocol::Layer2)
             .service(service("web"));
-        assert_eq!(world.build().addresses()[0].protocol, Protocol::Layer2);
+        let protocol = |world: &World| world.addresses().next().unwrap().protocol;
+        assert_eq!(protocol(&world.build()), Protocol::Layer2);
         let mut orphan = world.build();
         orphan.pools.clear();
-        assert_eq!(orphan.addresses()[0].protocol, Protocol::Bgp);
+        assert_eq!(protocol(&orphan), Protocol::Bgp);
+    }
+
+    #[test]
+    fn a_service_that_changes_concerns_the_addresses_it_had_and_has() {
+        let ips = |ips: &[&str]| -> BTreeSet<IpAddr> {
+            ips.iter().map(|ip| ip.parse().unwrap()).collect()
+        };
+        let showing = |ips: &[&str]| Service {
+            addresses: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            ..Service::default()
+        };
+        let (web, dns) = (
+            ServiceKey::new("default", "web"),
+            ServiceKey::new("default", "dns"),
+        );
+        let mut world = World::default();
+        let mut set = |key: &ServiceKey, service| world.set_service(key, service);
+        assert_eq!(
+            set(&web, Some(showing(&["192.0.2.1"]))),
+            ips(&["192.0.2.1"])
+        );
+        assert_eq!(set(&web, Some(showing(&["192.0.2.1"]))), ips(&[]));
+        assert_eq!(
+            set(&dns, Some(showing(&["192.0.2.1"]))),
+            ips(&["192.0.2.1"])
+        );
+        let moved = set(&web, Some(showing(&["192.0.2.2", "2001:db8::2"])));
+        assert_eq!(moved, ips(&["192.0.2.1", "192.0.2.2", "2001:db8::2"]));
+        assert_eq!(set(&dns, None), ips(&["192.0.2.1"]));
+        assert_eq!(set(&dns, None), ips(&[]));
+        let left: Vec<_> = world.shown.keys().copied().collect();
+        assert_eq!(left, Vec::from_iter(ips(&["192.0.2.2", "2001:db8::2"])));
     }
 }

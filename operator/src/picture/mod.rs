@@ -9,6 +9,7 @@
 mod read;
 mod relist;
 mod streams;
+mod touched;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -33,6 +34,7 @@ use read::{
 };
 use relist::{Key, Relist};
 pub(crate) use streams::changes;
+pub(crate) use touched::Touched;
 
 /// A kind that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,9 +139,9 @@ impl Picture {
         self.waiting_for().is_empty()
     }
 
-    /// Takes a change in; says whether anything here differs afterwards.
+    /// Takes a change in; says what differs afterwards.
     #[allow(clippy::too_many_lines, reason = "one arm for each kind")]
-    pub(crate) fn apply(&mut self, change: Change, now: Timestamp) -> bool {
+    pub(crate) fn apply(&mut self, change: Change, now: Timestamp) -> Touched {
         let Self {
             world,
             conf,
@@ -166,7 +168,7 @@ impl Picture {
                     .or_default()
                     .follow(event, |(_, name), node| {
                         let node = node.map(|node| Node::read(&node, world.nodes.get(name), now));
-                        set(&mut world.nodes, name.clone(), node)
+                        Touched::everything(set(&mut world.nodes, name.clone(), node))
                     })
             }
             Change::Service(event) => {
@@ -179,7 +181,9 @@ impl Picture {
                         let shown = shown.and_then(announced_condition);
                         let said = set(announced, key.clone(), shown);
                         let service = service.as_ref().and_then(Service::read);
-                        set(&mut world.services, key, service) || said
+                        let mut touched = Touched::from(world.set_service(&key, service));
+                        touched |= Touched::settings(said);
+                        touched
                     })
             }
             Change::EndpointSlice(event) => relists
@@ -207,7 +211,9 @@ impl Picture {
                             },
                         };
                         let ruled = set(eips, name.clone(), facts.map(Arc::new));
-                        set(&mut world.pools, name.clone(), pool) || ruled
+                        let mut touched = Touched::settings(ruled);
+                        touched |= Touched::everything(set(&mut world.pools, name.clone(), pool));
+                        touched
                     })
             }
             Change::EipAddress(event) => {
@@ -224,17 +230,22 @@ impl Picture {
                                     .filter(|object| only.is_none() && is_nobodys(object));
                                 holding
                             }
-                            Some(Err(error)) => return broken("EipAddress", name, &error),
+                            Some(Err(error)) => {
+                                return broken("EipAddress", name, &error);
+                            }
                         };
                         let unheld = set(unheld, name.clone(), nobodys);
-                        let held = match (holding, address_of(name)) {
-                            (Some((address, holding)), _) => {
-                                set(&mut world.holdings, address, Some(holding))
-                            }
-                            (None, Some(address)) => set(&mut world.holdings, address, None),
-                            (None, None) => false,
+                        let (address, holding) = match holding {
+                            Some((address, holding)) => (Some(address), Some(holding)),
+                            None => (address_of(name), None),
                         };
-                        held || unheld
+                        let mut touched = Touched::settings(unheld);
+                        if let Some(address) = address
+                            && set(&mut world.holdings, address, holding)
+                        {
+                            touched |= Touched::Addresses([address].into());
+                        }
+                        touched
                     })
             }
             Change::BgpConf(event) => {
@@ -243,7 +254,7 @@ impl Picture {
                     .or_default()
                     .follow(event, |(_, name), object| {
                         if name != keys::BGP_CONF {
-                            return false;
+                            return Touched::Nothing;
                         }
                         let foreign = object
                             .as_ref()
@@ -256,14 +267,15 @@ impl Picture {
                                 (spec, Some(status), None)
                             }
                             Some(Err(error)) => {
-                                broken("BgpConf", name, &error);
+                                // Said in its status too.
+                                let _ = broken("BgpConf", name, &error);
                                 (conf.clone(), conf_status.clone(), Some(error))
                             }
                         };
                         let differs =
                             *conf != spec || *conf_status != status || *conf_broken != fault;
                         (*conf, *conf_status, *conf_broken) = (spec, status, fault);
-                        differs
+                        Touched::settings(differs)
                     })
             }
             Change::BgpPeer(event) => {
@@ -274,14 +286,16 @@ impl Picture {
                         let object = match object.map(|object| object.parsed) {
                             None => None,
                             Some(Ok(object)) => Some(object),
-                            Some(Err(error)) => return broken("BgpPeer", name, &error),
+                            Some(Err(error)) => {
+                                return broken("BgpPeer", name, &error);
+                            }
                         };
                         let status = object
                             .as_ref()
                             .map(|object| Arc::new(peer_entries(object, only.as_deref())));
                         let peer = object.map(|object| PeerObject::read(&object));
                         let a = set(peers, name.clone(), peer);
-                        set(peer_statuses, name.clone(), status) || a
+                        Touched::settings(set(peer_statuses, name.clone(), status) || a)
                     })
             }
             Change::Pod(event) => {
@@ -292,7 +306,7 @@ impl Picture {
                         let seen = pod.as_ref().filter(|_| only.is_none());
                         let seen = set(pods, name.clone(), seen.and_then(SpeakerPod::read));
                         let ip = pod.and_then(|pod| pod.status?.pod_ip?.parse().ok());
-                        set(speakers, name.clone(), ip) || seen
+                        Touched::settings(set(speakers, name.clone(), ip) || seen)
                     })
             }
             Change::ConfigMap(event) => {
@@ -301,15 +315,18 @@ impl Picture {
                     .or_default()
                     .follow(event, |(_, name), map| {
                         let read = map.and_then(|map| PolicyObject::read(&map, policies.get(name)));
-                        set(policies, name.clone(), read)
+                        Touched::settings(set(policies, name.clone(), read))
                     })
             }
-            Change::Secret(event) => relists
-                .entry(Kind::Secret)
-                .or_default()
-                .follow(event, |(_, name), secret| {
-                    set(&mut secrets.0, name.clone(), secret.map(credential))
-                }),
+            Change::Secret(event) => {
+                relists
+                    .entry(Kind::Secret)
+                    .or_default()
+                    .follow(event, |(_, name), secret| {
+                        let credential = secret.map(credential);
+                        Touched::settings(set(&mut secrets.0, name.clone(), credential))
+                    })
+            }
         }
     }
 }
@@ -341,7 +358,7 @@ fn slice_change(
     owners: &mut BTreeMap<Key, ServiceKey>,
     key: &Key,
     slice: Option<&EndpointSlice>,
-) -> bool {
+) -> Touched {
     let read = slice.and_then(|slice| {
         let service = slice
             .metadata
@@ -353,23 +370,28 @@ fn slice_change(
             SliceEndpoints::read(slice)?,
         ))
     });
-    let mut changed = false;
+    let mut touched = Touched::Nothing;
     // The label of a slice may change: it then leaves the Service it was with.
     if let Some(old) = owners.remove(key)
         && read.as_ref().is_none_or(|(service, _)| *service != old)
         && let Some(slices) = world.slices.get_mut(&old)
     {
-        changed |= slices.remove(&key.1).is_some();
+        let left = slices.remove(&key.1).is_some();
         if slices.is_empty() {
             world.slices.remove(&old);
+        }
+        if left {
+            touched |= world.shown_by(&old).into();
         }
     }
     if let Some((service, endpoints)) = read {
         let slices = world.slices.entry(service.clone()).or_default();
-        changed |= set(slices, key.1.clone(), endpoints);
+        if set(slices, key.1.clone(), endpoints) {
+            touched |= world.shown_by(&service).into();
+        }
         owners.insert(key.clone(), service);
     }
-    changed
+    touched
 }
 
 #[cfg(test)]
@@ -422,17 +444,18 @@ mod tests {
             picture.apply(Change::Node(event), at(0));
         }
         for event in [Event::Init, Event::InitApply(node("b"))] {
-            assert!(
-                !picture.apply(Change::Node(event), at(1)),
-                "nothing new is no change"
-            );
+            let touched = picture.apply(Change::Node(event), at(1));
+            assert_eq!(touched, Touched::Nothing, "nothing new is no change");
         }
         assert_eq!(
             picture.world.nodes.len(),
             2,
             "a is not gone before the list is complete"
         );
-        assert!(picture.apply(Change::Node(Event::InitDone), at(1)));
+        assert_eq!(
+            picture.apply(Change::Node(Event::InitDone), at(1)),
+            Touched::Everything
+        );
         assert_eq!(picture.world.nodes.keys().collect::<Vec<_>>(), ["b"]);
         assert!(
             picture.complete(),
@@ -477,8 +500,8 @@ mod tests {
             )))
         };
         let mut picture = Picture::new(&[Kind::Eip], None);
-        assert!(picture.apply(eip(json!("10.0.0.1")), at(0)));
-        assert!(!picture.apply(eip(json!(7)), at(0)));
+        assert!(picture.apply(eip(json!("10.0.0.1")), at(0)).any());
+        assert!(!picture.apply(eip(json!(7)), at(0)).any());
         assert!(picture.world.pools.contains_key("lan"));
     }
 
@@ -491,10 +514,13 @@ mod tests {
             }))))
         };
         let mut picture = Picture::new(&[Kind::BgpPeer], Some("a".to_owned()));
-        assert!(picture.apply(peer(json!({})), at(0)));
+        assert!(picture.apply(peer(json!({})), at(0)).any());
         let other = json!({"b": {"peerState": {"sessionState": "ESTABLISHED"}}});
-        assert!(!picture.apply(peer(other), at(0)));
-        assert!(picture.apply(peer(json!({"a": {}})), at(0)));
+        assert!(!picture.apply(peer(other), at(0)).any());
+        assert_eq!(
+            picture.apply(peer(json!({"a": {}})), at(0)),
+            Touched::Settings
+        );
     }
 
     #[test]

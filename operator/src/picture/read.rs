@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use openelb_api::keys;
 use openelb_api::v1alpha2::{BgpConf, BgpConfStatus, BgpPeer, BgpPeerStatus, Eip, EipAddress};
 
+use super::touched::Touched;
 use crate::announce::Pool;
 use crate::peering::{Credential, Policy, policy};
 
@@ -26,14 +27,14 @@ pub(super) fn read_pool(name: &str, eip: &Eip) -> Arc<Pool> {
     Arc::new(pool)
 }
 
-pub(super) fn broken(kind: &str, name: &str, error: &str) -> bool {
+pub(super) fn broken(kind: &str, name: &str, error: &str) -> Touched {
     tracing::warn!(
         kind,
         name,
         error,
         "cannot be read; what was known of it stays in force"
     );
-    false
+    Touched::Nothing
 }
 
 pub(super) fn is_foreign(metadata: &kube::api::ObjectMeta) -> bool {

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use kube::Resource;
 use kube::runtime::watcher::Event;
 
+use super::touched::Touched;
+
 /// Namespace (empty for cluster-wide objects) and name.
 pub(super) type Key = (String, String);
 
@@ -23,12 +25,12 @@ impl Relist {
     }
 
     /// Passes every object on to `apply` as it comes, and as `None` when it goes: by a deletion, or
-    /// because a complete list lacks it. Says whether any of it made a difference.
+    /// because a complete list lacks it. Says what all of it concerns; the first complete list everything.
     pub(super) fn follow<K: Resource>(
         &mut self,
         event: Event<K>,
-        mut apply: impl FnMut(&Key, Option<K>) -> bool,
-    ) -> bool {
+        mut apply: impl FnMut(&Key, Option<K>) -> Touched,
+    ) -> Touched {
         match event {
             Event::Apply(object) => {
                 let key = key(&object);
@@ -43,7 +45,7 @@ impl Relist {
             }
             Event::Init => {
                 self.listing = Some(BTreeSet::new());
-                false
+                Touched::Nothing
             }
             Event::InitApply(object) => {
                 let key = key(&object);
@@ -54,7 +56,7 @@ impl Relist {
             }
             Event::InitDone => {
                 let listed = self.listing.take().unwrap_or_default();
-                let mut changed = !self.loaded;
+                let mut changed = Touched::everything(!self.loaded);
                 self.loaded = true;
                 for gone in self.known.difference(&listed) {
                     changed |= apply(gone, None);

@@ -18,6 +18,7 @@ mod kube_proxy;
 mod layer2;
 mod metrics;
 mod report;
+mod share;
 mod status;
 
 use std::net::IpAddr;
@@ -30,14 +31,15 @@ use jiff::Timestamp;
 use openelb_bgp::{PeerAddress, RouteSet};
 use tokio::sync::watch;
 
-use crate::announce::{Able, Node, World, routes};
+use crate::announce::Node;
 use crate::peering::{LastGood, Plan};
-use crate::picture::{Change, Kind, Picture, changes};
+use crate::picture::{Change, Kind, Picture, Touched, changes};
 use crate::process::Context;
 use bgp::Engine;
 use kube_proxy::KubeProxy;
 use layer2::{News, Woken};
 use metrics::Metrics;
+use share::Share;
 use status::{Entries, Foreign, Own};
 
 /// What a speaker watches.
@@ -95,13 +97,11 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
         Some(settings) => Some(layer2::Engine::new(settings, &context).await?),
         None => None,
     };
-    let metrics = Metrics::register(&context.metrics);
-    let told = metrics.clone();
-    context.state.add("bgp", move || told.state());
-    let looked = metrics.clone();
-    context.readiness.check("BGP", move || looked.works());
+    let metrics = observed(&context);
     let mut speaker = Speaker {
         picture: Picture::new(&KINDS, Some(node.clone())),
+        touched: Touched::Everything,
+        share: Share::new(&node),
         layer2,
         news,
         node,
@@ -145,7 +145,7 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
                     metrics.reaction.observe(heard.elapsed().as_secs_f64());
                 }
             }
-            () = timer => recheck = speaker.act(),
+            () = timer => recheck = speaker.act_on_time(),
             () = speaker.kube_proxy.changed() => recheck = speaker.act(),
             changed = speaker.engine.changed() => {
                 changed?;
@@ -175,6 +175,16 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Registers what is shown of BGP.
+fn observed(context: &Context) -> Metrics {
+    let metrics = Metrics::register(&context.metrics);
+    let told = metrics.clone();
+    context.state.add("bgp", move || told.state());
+    let looked = metrics.clone();
+    context.readiness.check("BGP", move || looked.works());
+    metrics
+}
+
 /// Waits for layer 2; for ever where it is not enabled.
 async fn woken(layer2: &mut Option<layer2::Engine>) -> Result<Woken, layer2::Failed> {
     match layer2 {
@@ -189,17 +199,13 @@ fn until(at: Timestamp) -> Duration {
     left + Duration::from_millis(1)
 }
 
-/// Who may announce what, as far as this node knows now.
-fn able<'w>(world: &'w World, node: &'w str, kube_proxy: &mut KubeProxy) -> Able<'w> {
-    let able = Able::new(world, Timestamp::now());
-    let held = kube_proxy.held(|| able.addresses(node));
-    able.without(node, held)
-}
-
 /// Everything the speaker's task owns.
 struct Speaker {
     node: String,
     picture: Picture,
+    /// What has changed in it since the last [`Self::act`].
+    touched: Touched,
+    share: Share,
     /// This node as it was last seen: a Node object that vanishes does not change its addresses.
     last_node: Option<Node>,
     plan: Plan,
@@ -216,10 +222,19 @@ struct Speaker {
 
 impl Speaker {
     fn take_in(&mut self, change: Change) -> bool {
-        self.picture.apply(change, Timestamp::now())
+        let touched = self.picture.apply(change, Timestamp::now());
+        let any = touched.any();
+        self.touched |= touched;
+        any
     }
 
-    /// Computes the wish anew and hands it to the engines. Returns when time alone may change it.
+    /// Looks at everything again: time alone has changed something.
+    fn act_on_time(&mut self) -> Option<Timestamp> {
+        self.touched = Touched::Everything;
+        self.act()
+    }
+
+    /// Brings the wish up to date and hands it to the engines. Returns when time alone may change it.
     fn act(&mut self) -> Option<Timestamp> {
         if !self.kube_proxy.started() || !self.picture.complete() {
             return None;
@@ -235,9 +250,9 @@ impl Speaker {
             }
             None => {}
         }
-        let able = able(world, &self.node, &mut self.kube_proxy);
-        let routes = routes(world, &able, &self.node);
-        let recheck = able.recheck_at();
+        let touched = std::mem::take(&mut self.touched);
+        let now = Timestamp::now();
+        let touched = self.share.update(world, touched, &mut self.kube_proxy, now);
         self.plan = match &self.last_node {
             Some(node) => self.last_good.plan(
                 self.picture.conf.as_ref(),
@@ -248,22 +263,23 @@ impl Speaker {
             None => Plan::default(),
         };
         if let Some(layer2) = &mut self.layer2 {
-            layer2.act(&self.picture, &able, self.last_node.as_ref());
+            let able = self.share.able(world);
+            layer2.act(&self.picture, &able, self.last_node.as_ref(), &touched);
         }
-        let routes = self.with_policy(routes);
+        let routes = self.with_policy(self.share.routes());
         self.engine.wish(self.plan.config.clone(), routes);
         self.metrics.planned(&self.plan);
         self.report();
         self.tell();
-        recheck
+        self.share.recheck_at()
     }
 
     /// The routes as the policy, if there is one, lets each peer have them.
-    fn with_policy(&self, routes: RouteSet) -> RouteSet {
+    fn with_policy(&self, routes: &RouteSet) -> RouteSet {
         let named = self.plan.policy.as_ref();
         let policy = named.and_then(|name| self.picture.policies.get(name)?.policy.as_ref());
         let (Some(policy), Some(config)) = (policy, &self.plan.config) else {
-            return routes;
+            return routes.clone();
         };
         let peers = config.peers.iter().map(|(name, peer)| {
             let address = match &peer.address {
@@ -273,7 +289,7 @@ impl Speaker {
             };
             (name.clone(), address)
         });
-        policy.apply(&routes, &peers.collect(), config.asn)
+        policy.apply(routes, &peers.collect(), config.asn)
     }
 
     /// Says what is really done.
@@ -311,8 +327,9 @@ impl Speaker {
                     && self.picture.complete()
                     && self.kube_proxy.started()
                 {
-                    let able = able(&self.picture.world, &self.node, &mut self.kube_proxy);
-                    layer2.act(&self.picture, &able, self.last_node.as_ref());
+                    let able = self.share.able(&self.picture.world);
+                    let node = self.last_node.as_ref();
+                    layer2.act(&self.picture, &able, node, &Touched::Everything);
                 }
             }
             Woken::Snapshot => self.tell(),
@@ -360,11 +377,11 @@ impl Speaker {
     }
 
     /// Ends the engines, each in its order, at the same time.
-    async fn stop(mut self, leaves: bool) {
-        let picture = &self.picture;
+    async fn stop(self, leaves: bool) {
+        let (picture, share) = (&self.picture, &self.share);
         let layer2 = async {
             if let Some(layer2) = self.layer2 {
-                let able = able(&picture.world, &self.node, &mut self.kube_proxy);
+                let able = share.able(&picture.world);
                 layer2
                     .stop(|members| layer2::wish(picture, &able, members))
                     .await;

@@ -140,13 +140,13 @@ impl Task {
                     while let Some(Some(change)) = watches.next().now_or_never() {
                         changed |= self.picture.apply(change, Timestamp::now());
                     }
-                    if changed {
+                    if changed.any() {
                         judge_at.get_or_insert_with(|| Instant::now() + self.settle);
                     }
                 }
                 change = seen.recv() => {
                     let Some(change) = change else { return };
-                    if self.picture.apply(change, Timestamp::now()) {
+                    if self.picture.apply(change, Timestamp::now()).any() {
                         judge_at.get_or_insert_with(|| Instant::now() + self.settle);
                     }
                 }

@@ -20,7 +20,7 @@ use openelb_bgp::{Digest, Family, RouteSet};
 use serde_json::{Value, json};
 
 use super::silent::Silent;
-use crate::announce::{Able, Address, ServiceKey, World, routes};
+use crate::announce::{Able, Address, Candidates, ServiceKey, World, routes};
 use crate::peering::{PeerObject, Policy, agrees, conf, rivals};
 use crate::picture::Picture;
 
@@ -119,7 +119,8 @@ pub(super) fn verdicts(
     now: Timestamp,
 ) -> Verdicts {
     let world = &picture.world;
-    let able = Able::new(world, now);
+    let candidates = Candidates::new(world, now);
+    let able = Able::new(world, &candidates);
     let sessions = sessions(picture);
     let doubt_at = update(picture, silent, &able, &sessions, agreed, now);
     // What a policy holds back from a peer is no lack there.
@@ -159,7 +160,7 @@ pub(super) fn verdicts(
         .into_iter()
         .map(|(key, parts)| (key, join(&parts)))
         .collect();
-    let times = [doubt_at, able.recheck_at(), silent.recheck_at];
+    let times = [doubt_at, candidates.recheck_at(), silent.recheck_at];
     Verdicts {
         services,
         recheck_at: times.into_iter().flatten().min(),
@@ -354,8 +355,8 @@ fn by_bgp(
     let mut announcing = BTreeSet::new();
     let (mut other_family, mut held_back) = (false, false);
     for node in nodes.iter() {
-        let allowed = allowed.and_then(|allowed| allowed.get(node));
-        for Session { peer, carries, .. } in sessions.get(node).into_iter().flatten() {
+        let allowed = allowed.and_then(|allowed| allowed.get(&**node));
+        for Session { peer, carries, .. } in sessions.get(&**node).into_iter().flatten() {
             if address.pool.is_some_and(|pool| !pool.peers.contains(peer)) {
                 continue;
             }
@@ -371,14 +372,14 @@ fn by_bgp(
                 held_back = true;
                 continue;
             }
-            let side = ((*peer).to_owned(), (*node).to_owned(), family);
+            let side = ((*peer).to_owned(), node.to_string(), family);
             let confirmed = agreed
                 .0
                 .get(&side)
                 .is_some_and(|standing| standing.sent.contains(&prefix));
             *peers.entry(peer).or_default() |= confirmed;
             if confirmed {
-                announcing.insert((*node).to_owned());
+                announcing.insert(node.to_string());
             }
         }
     }

@@ -90,22 +90,26 @@ impl KubeProxy {
         self.start.is_none()
     }
 
-    /// Of the addresses that this node is to announce, those that have to wait. What is to be announced when nobody has
-    /// waited yet may be.
-    pub(super) fn held(&mut self, wanted: impl FnOnce() -> BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+    /// Of the addresses that this node is to announce, those that have to wait; no others than the named have come or
+    /// gone since the last time. What is to be announced when nobody has waited yet may be.
+    pub(super) fn held(
+        &mut self,
+        wanted: &BTreeSet<IpAddr>,
+        changed: &BTreeSet<IpAddr>,
+    ) -> BTreeSet<IpAddr> {
         if self.progress.is_none() {
             return BTreeSet::new();
         }
         let held = match &mut self.patience {
             Some(patience) => {
                 let now = Instant::now();
-                if patience.wish(wanted(), now) {
+                if patience.wish(wanted, changed, now) {
                     self.next = self.next.min(now + patience::SETTLE);
                 }
                 patience.held()
             }
             none => {
-                *none = Some(Patience::new(wanted()));
+                *none = Some(Patience::new(wanted.clone()));
                 BTreeSet::new()
             }
         };

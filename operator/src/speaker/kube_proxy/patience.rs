@@ -37,19 +37,34 @@ impl Patience {
         }
     }
 
-    /// Takes in the complete set of addresses that are to be announced; whether there are newcomers, which wait.
-    pub(super) fn wish(&mut self, mut wanted: BTreeSet<IpAddr>, now: Instant) -> bool {
-        self.admitted.retain(|ip| wanted.remove(ip));
+    /// Takes in the addresses that are to be announced, of which no others than the named have come or gone since the
+    /// last time; whether there are newcomers, which wait.
+    pub(super) fn wish(
+        &mut self,
+        wanted: &BTreeSet<IpAddr>,
+        changed: &BTreeSet<IpAddr>,
+        now: Instant,
+    ) -> bool {
+        let (stay, go): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) =
+            changed.iter().partition(|ip| wanted.contains(ip));
         for newcomers in &mut self.waiting {
-            newcomers.addresses.retain(|ip| wanted.remove(ip));
+            newcomers.addresses.retain(|ip| !go.contains(ip));
         }
         self.waiting
             .retain(|newcomers| !newcomers.addresses.is_empty());
-        let any = !wanted.is_empty();
+        for ip in &go {
+            self.admitted.remove(ip);
+        }
+        let known = |ip: &IpAddr| {
+            let mut waiting = self.waiting.iter();
+            self.admitted.contains(ip) || waiting.any(|some| some.addresses.contains(ip))
+        };
+        let addresses: BTreeSet<IpAddr> = stay.into_iter().filter(|ip| !known(ip)).collect();
+        let any = !addresses.is_empty();
         if any {
             self.waiting.push(Newcomers {
                 since: now,
-                addresses: wanted,
+                addresses,
                 goal: None,
             });
         }
@@ -131,7 +146,7 @@ mod tests {
     fn waiting() -> (Patience, Instant) {
         let since = Instant::now();
         let mut patience = Patience::new(set(&[1]));
-        assert!(patience.wish(set(&[1, 2]), since));
+        assert!(patience.wish(&set(&[1, 2]), &set(&[2]), since));
         assert_eq!(patience.held(), set(&[2]));
         (patience, since)
     }
@@ -153,7 +168,7 @@ mod tests {
         assert!(ask(1_000, &done));
         assert!(patience.held().is_empty() && !patience.waits());
         assert!(
-            !patience.wish(set(&[1, 2]), since + ms(2_000)),
+            !patience.wish(&set(&[1, 2]), &set(&[1, 2]), since + ms(2_000)),
             "known for good"
         );
     }
@@ -195,10 +210,12 @@ mod tests {
     #[test]
     fn an_address_that_goes_and_comes_waits_again() {
         let (mut patience, since) = waiting();
-        assert!(!patience.wish(set(&[2]), since), "it waits already");
-        assert!(patience.wish(set(&[1, 2]), since));
+        let both = set(&[1, 2]);
+        let waits = patience.wish(&set(&[2]), &both, since);
+        assert!(!waits, "it waits already");
+        assert!(patience.wish(&both, &both, since));
         assert_eq!(patience.held(), set(&[1, 2]));
-        assert!(!patience.wish(set(&[]), since));
+        assert!(!patience.wish(&set(&[]), &both, since));
         assert!(!patience.waits());
     }
 }

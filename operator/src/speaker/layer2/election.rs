@@ -4,7 +4,7 @@
 //! address; alive, those that the membership shows. Among the able and alive the election decides,
 //! or the Service's annotation that prefers a node. All nodes with the same view agree.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,39 +42,19 @@ fn choice(interface: &Interface) -> InterfaceChoice {
     }
 }
 
-/// The complete wish for this node.
+/// The complete wish for this node; [`amend`] keeps it up to date.
 pub(super) fn desired(
     world: &World,
     able: &Able<'_>,
     members: &Members,
     choices: &BTreeMap<String, Arc<InterfaceChoice>>,
 ) -> Desired {
-    let alive = members.alive.iter().filter_map(|(node, member)| {
-        let ability = Ability::decode(&member.facts.as_ref()?.attachment).ok()?;
-        Some((node.as_str(), ability))
-    });
-    let abilities: BTreeMap<&str, Ability> = alive.collect();
-    let automatic = Arc::new(InterfaceChoice::Auto);
+    let abilities = abilities(members);
     let mut addresses = HashMap::new();
     for address in world.addresses() {
-        if address.protocol != Protocol::Layer2 {
-            continue;
+        if let Some(vip) = elect(world, &address, able, members, &abilities, choices) {
+            addresses.insert(address.ip, vip);
         }
-        let choice = match (choices.get(address.eip), address.pool) {
-            (Some(choice), _) => choice,
-            // The Eip is gone, its address is kept.
-            (None, None) => &automatic,
-            (None, Some(_)) => continue,
-        };
-        let (role, preferred) = role(&address, able, members, &abilities, choice);
-        let proven = world.holdings.get(&address.ip).is_none_or(was_announced);
-        let vip = Vip {
-            role,
-            preferred: preferred.map(Arc::from),
-            proven,
-            ..vip(address.pool, choice.clone())
-        };
-        addresses.insert(address.ip, vip);
     }
     Desired {
         addresses,
@@ -82,6 +62,62 @@ pub(super) fn desired(
         peers: peers(members, &abilities),
         hold: !members.settled,
     }
+}
+
+/// Makes it the wish for a world in which nothing differs but these addresses.
+pub(super) fn amend(
+    desired: &mut Desired,
+    world: &World,
+    able: &Able<'_>,
+    members: &Members,
+    choices: &BTreeMap<String, Arc<InterfaceChoice>>,
+    addresses: &BTreeSet<IpAddr>,
+) {
+    let abilities = abilities(members);
+    for ip in addresses {
+        let address = world.address(*ip);
+        match address.and_then(|address| elect(world, &address, able, members, &abilities, choices))
+        {
+            Some(vip) => drop(desired.addresses.insert(*ip, vip)),
+            None => drop(desired.addresses.remove(ip)),
+        }
+    }
+}
+
+/// What the living can answer for.
+fn abilities(members: &Members) -> BTreeMap<&str, Ability> {
+    let alive = members.alive.iter().filter_map(|(node, member)| {
+        let ability = Ability::decode(&member.facts.as_ref()?.attachment).ok()?;
+        Some((node.as_str(), ability))
+    });
+    alive.collect()
+}
+
+/// The wish for one address; `None` where layer 2 has nothing to do with it.
+fn elect(
+    world: &World,
+    address: &Address<'_>,
+    able: &Able<'_>,
+    members: &Members,
+    abilities: &BTreeMap<&str, Ability>,
+    choices: &BTreeMap<String, Arc<InterfaceChoice>>,
+) -> Option<Vip> {
+    if address.protocol != Protocol::Layer2 {
+        return None;
+    }
+    let choice = match (choices.get(address.eip), address.pool) {
+        (Some(choice), _) => choice.clone(),
+        // The Eip is gone, its address is kept.
+        (None, None) => Arc::new(InterfaceChoice::Auto),
+        (None, Some(_)) => return None,
+    };
+    let (role, preferred) = role(address, able, members, abilities, &choice);
+    Some(Vip {
+        role,
+        preferred: preferred.map(Arc::from),
+        proven: world.holdings.get(&address.ip).is_none_or(was_announced),
+        ..vip(address.pool, choice)
+    })
 }
 
 /// This node's part, and the node that is preferred, if it may lead.
@@ -194,6 +230,7 @@ mod tests {
     use openelb_net::{Link, Links, MacAddr};
 
     use super::*;
+    use crate::announce::Candidates;
     use crate::announce::testing::{TestWorld, at, node, service};
 
     fn ability(last: u8, subnet: &str) -> Ability {
@@ -248,7 +285,8 @@ mod tests {
 
     fn roles(world: &TestWorld, members: &Members) -> Option<Role> {
         let world = world.build();
-        let able = Able::new(&world, at(0));
+        let candidates = Candidates::new(&world, at(0));
+        let able = Able::new(&world, &candidates);
         let desired = desired(&world, &able, members, &choices(&world));
         desired.addresses.values().map(|vip| vip.role).next()
     }
@@ -315,7 +353,8 @@ mod tests {
                     .ready_on("a"),
             )
             .build();
-        let able = Able::new(&world, at(0));
+        let candidates = Candidates::new(&world, at(0));
+        let able = Able::new(&world, &candidates);
         let mut leads: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
         for turn in 0..3 {
             let mut order = names.map(|name| (name, NEAR));
@@ -338,7 +377,8 @@ mod tests {
                 .pool(|pool| pool.announce_interval = seconds)
                 .service(service("web").ready_on("a"))
                 .build();
-            let able = Able::new(&world, at(0));
+            let candidates = Candidates::new(&world, at(0));
+            let able = Able::new(&world, &candidates);
             let members = members(&[("a", NEAR)]);
             let desired = desired(&world, &able, &members, &choices(&world));
             desired.addresses.values().map(|vip| vip.refresh).next()
@@ -367,7 +407,8 @@ mod tests {
     #[test]
     fn the_filter_and_the_peers_are_complete() {
         let world = three().service(service("web").ready_on("a")).build();
-        let able = Able::new(&world, at(0));
+        let candidates = Candidates::new(&world, at(0));
+        let able = Able::new(&world, &candidates);
         let members = members(&[("a", NEAR), ("b", NEAR)]);
         let desired = desired(&world, &able, &members, &choices(&world));
         let ranges: Vec<String> = desired.ranges.iter().map(ToString::to_string).collect();

@@ -31,7 +31,7 @@ use openelb_net::{Links, LinksWatch};
 use tokio::sync::watch;
 
 use crate::announce::{Able, Node, World};
-use crate::picture::Picture;
+use crate::picture::{Picture, Touched};
 use crate::process::Context;
 use alive::Alive;
 use events::Reporter;
@@ -99,6 +99,8 @@ struct Running {
     responder: Responder,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     desired: watch::Sender<Arc<Desired>>,
+    /// The members that it was made of.
+    electorate: Option<Arc<Members>>,
 }
 
 impl Running {
@@ -156,8 +158,15 @@ impl Engine {
         })
     }
 
-    /// Computes the wish anew and hands it to the responder.
-    pub(super) fn act(&mut self, picture: &Picture, able: &Able<'_>, own: Option<&Node>) {
+    /// Brings the wish up to date with what has changed, or with [`Touched::Everything`] makes it anew, and hands it to
+    /// the responder.
+    pub(super) fn act(
+        &mut self,
+        picture: &Picture,
+        able: &Able<'_>,
+        own: Option<&Node>,
+        touched: &Touched,
+    ) {
         if self.running.is_none()
             && let Err(reason) = self.start(picture, own)
             && self.obstacle.as_ref() != Some(&reason)
@@ -188,7 +197,19 @@ impl Engine {
         running.attach(ability);
         let members = running.members.borrow().clone();
         self.metrics.members(members.alive.len());
-        let desired = election::desired(&picture.world, able, &members, &choices);
+        let known = running.electorate.as_ref();
+        let same = known.is_some_and(|known| Arc::ptr_eq(known, &members));
+        let world = &picture.world;
+        let desired = match touched {
+            Touched::Nothing | Touched::Settings if same => return,
+            Touched::Addresses(addresses) if same => {
+                let mut desired = Desired::clone(&running.desired.borrow());
+                election::amend(&mut desired, world, able, &members, &choices, addresses);
+                desired
+            }
+            _ => election::desired(world, able, &members, &choices),
+        };
+        running.electorate = Some(members);
         running.desired.send_if_modified(|current| {
             let differs = **current != desired;
             if differs {
@@ -223,6 +244,7 @@ impl Engine {
             snapshot: responder.snapshot(),
             responder,
             desired,
+            electorate: None,
         });
         Ok(())
     }

@@ -1,23 +1,22 @@
 //! How fast Services get addresses, beside a bare client that makes the same API writes in the same run: one record and
 //! one status patch for each Service that it sees, 32 at a time, with no decision at all.
 
+mod bare;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::core::v1::{Service, ServicePort};
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::api::ListParams;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use openelb_api::keys;
-use openelb_api::v1alpha2::{AddressHolder, EipAddress, EipAddressSpec, HolderPort};
 use openelb_tests::Process;
 use openelb_tests::figure::{self, Figure};
 use openelb_tests::ipam::{Bed, addresses, service};
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -25,6 +24,8 @@ use tokio::task::JoinHandle;
 const PARALLEL: usize = 32;
 /// Services created one after the other.
 const SINGLES: usize = 500;
+/// Storms of each kind, one after the other in turns: the machine's own moods last longer than a storm.
+const STORMS: usize = 3;
 /// How often the leader is killed.
 const TAKE_OVERS: usize = 5;
 /// How long a process is left alone before it is looked at.
@@ -40,8 +41,13 @@ const PATIENCE: Duration = Duration::from_mins(5);
 #[tokio::main]
 async fn main() -> Result<()> {
     let (file, count) = arguments()?;
-    let ours = measure(Allocator::Product, count).await?;
-    let bare = measure(Allocator::Bare, count).await?;
+    let mut ours = measure(Allocator::Product, count).await?;
+    let mut bare = measure(Allocator::Bare, count).await?;
+    for _ in 1..STORMS {
+        ours.storms
+            .push(lone_storm(Allocator::Product, count).await?);
+        bare.storms.push(lone_storm(Allocator::Bare, count).await?);
+    }
     let many = grouped(count);
     let mut figures = vec![
         beside_bare("one service ms", "ms", &ours.singles, Some(&bare.singles))?,
@@ -54,14 +60,14 @@ async fn main() -> Result<()> {
         beside_bare(
             &format!("storm {many} lag s"),
             "s",
-            &[ours.lag],
-            Some(&[bare.lag]),
+            &ours.lags(),
+            Some(&bare.lags()),
         )?,
         beside_bare(
             &format!("storm {many} whole s"),
             "s",
-            &[ours.whole],
-            Some(&[bare.whole]),
+            &ours.wholes(),
+            Some(&bare.wholes()),
         )?,
         beside_bare(
             &format!("catch-up {many} per second"),
@@ -114,7 +120,7 @@ impl Running {
     fn start(allocator: Allocator, bed: &Bed) -> Result<Self> {
         Ok(match allocator {
             Allocator::Product => Self::Product(bed.controller_with("bench", &["--log", "warn"])?),
-            Allocator::Bare => Self::Bare(tokio::spawn(bare_client(bed.client()))),
+            Allocator::Bare => Self::Bare(tokio::spawn(bare::client(bed.client()))),
         })
     }
 
@@ -130,8 +136,7 @@ impl Running {
 /// What was measured of one allocator.
 struct Results {
     singles: Vec<f64>,
-    lag: f64,
-    whole: f64,
+    storms: Vec<Storm>,
     catch_up: f64,
     restart: Vec<f64>,
     /// After the storm, and after the restart.
@@ -142,6 +147,49 @@ struct Results {
     back: Vec<f64>,
     /// Processor time in milliseconds for each second in which nothing changes.
     idle: Vec<f64>,
+}
+
+impl Results {
+    fn lags(&self) -> Vec<f64> {
+        self.storms.iter().map(|storm| storm.lag).collect()
+    }
+
+    fn wholes(&self) -> Vec<f64> {
+        self.storms.iter().map(|storm| storm.whole).collect()
+    }
+}
+
+/// Services created all at once, in seconds.
+struct Storm {
+    /// From the last creation to the last address.
+    lag: f64,
+    /// From the first creation to the last address.
+    whole: f64,
+}
+
+/// Creates Services on top of the `served` ones.
+async fn storm(bed: &Bed, seen: &mut Seen, served: usize, count: usize) -> Result<Storm> {
+    let began = Instant::now();
+    create(bed, "storm", count).await?;
+    let created = Instant::now();
+    let last = seen.all_served(served + count).await?;
+    Ok(Storm {
+        lag: last.saturating_duration_since(created).as_secs_f64(),
+        whole: (last - began).as_secs_f64(),
+    })
+}
+
+/// A storm in a control plane of its own.
+async fn lone_storm(allocator: Allocator, count: usize) -> Result<Storm> {
+    let bed = Bed::start().await?;
+    bed.eip("lan", "10.0.0.0/8").await?;
+    let mut seen = Seen::watch(&bed);
+    let running = Running::start(allocator, &bed)?;
+    bed.create(&service("first")).await?;
+    seen.served("first").await?;
+    let storm = storm(&bed, &mut seen, 1, count).await?;
+    running.stop().await?;
+    Ok(storm)
 }
 
 async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
@@ -162,12 +210,7 @@ async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
         }
     }
 
-    let began = Instant::now();
-    create(&bed, "storm", count).await?;
-    let created = Instant::now();
-    let last = seen.all_served(SINGLES + 5 + count).await?;
-    let lag = last.saturating_duration_since(created).as_secs_f64();
-    let whole = (last - began).as_secs_f64();
+    let storms = vec![storm(&bed, &mut seen, SINGLES + 5, count).await?];
 
     let (mut restart, mut rss, mut idle) = (Vec::new(), Vec::new(), Vec::new());
     if allocator == Allocator::Product {
@@ -220,8 +263,7 @@ async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
     running.stop().await?;
     Ok(Results {
         singles,
-        lag,
-        whole,
+        storms,
         catch_up,
         restart,
         rss,
@@ -372,102 +414,6 @@ impl Seen {
             .copied()
             .context("nobody was served")
     }
-}
-
-/// The yardstick: the same two writes for each Service, and nothing else.
-async fn bare_client(client: kube::Client) {
-    let api: Api<Service> = Api::namespaced(client.clone(), "default");
-    let records: Api<EipAddress> = Api::all(client);
-    let mut next = match records.list(&ListParams::default()).await {
-        Ok(list) => u32::try_from(list.items.len()).unwrap_or(0),
-        Err(error) => return eprintln!("the bare client cannot list: {error}"),
-    };
-    let mut known = std::collections::HashSet::new();
-    watcher::watcher(api.clone(), watcher::Config::default())
-        .default_backoff()
-        .filter_map(move |event| {
-            let found = match event {
-                Ok(Event::Apply(service) | Event::InitApply(service)) => Some(service),
-                _ => None,
-            };
-            let ours = found.filter(|service| {
-                service
-                    .spec
-                    .as_ref()
-                    .is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"))
-                    && addresses(service).is_empty()
-                    && known.insert(service.name_any())
-            });
-            std::future::ready(ours.map(|service| {
-                next += 1;
-                (
-                    service,
-                    std::net::Ipv4Addr::from(0x0a00_0000 + next).to_string(),
-                )
-            }))
-        })
-        .for_each_concurrent(PARALLEL, |(service, address)| {
-            let (api, records) = (api.clone(), records.clone());
-            async move {
-                if let Err(error) = two_writes(&api, &records, &service, &address).await {
-                    eprintln!("the bare client failed: {error}");
-                }
-            }
-        })
-        .await;
-}
-
-async fn two_writes(
-    api: &Api<Service>,
-    records: &Api<EipAddress>,
-    service: &Service,
-    address: &str,
-) -> Result<()> {
-    let spec = service.spec.clone().unwrap_or_default();
-    let port = |port: &ServicePort| HolderPort {
-        protocol: port.protocol.clone().unwrap_or_default(),
-        port: port.port,
-    };
-    let holder = AddressHolder {
-        namespace: service.namespace().unwrap_or_default(),
-        name: service.name_any(),
-        uid: service.uid().unwrap_or_default(),
-        ports: spec.ports.iter().flatten().map(port).collect(),
-        selector: spec.selector.unwrap_or_default(),
-        ..AddressHolder::default()
-    };
-    let spec = EipAddressSpec {
-        address: address.to_owned(),
-        eip: "lan".to_owned(),
-        services: vec![holder],
-        revision: 1,
-        ..EipAddressSpec::default()
-    };
-    records
-        .create(&PostParams::default(), &EipAddress::new(address, spec))
-        .await?;
-    let status = json!({
-        "metadata": {
-            "uid": service.uid(),
-            "resourceVersion": service.resource_version(),
-            "labels": {keys::EIP: "lan"},
-            "annotations": {keys::HELD: address},
-        },
-        "status": {
-            "loadBalancer": {"ingress": [{"ip": address}]},
-            "conditions": [{
-                "type": keys::conditions::ALLOCATED, "status": "True", "reason": "Allocated",
-                "message": format!("{address} from Eip lan"), "lastTransitionTime": "2026-01-01T00:00:00Z",
-            }],
-        },
-    });
-    api.patch_status(
-        &service.name_any(),
-        &PatchParams::default(),
-        &Patch::Strategic(status),
-    )
-    .await?;
-    Ok(())
 }
 
 /// Processor time used so far, in milliseconds.

@@ -80,6 +80,13 @@ impl Program {
         self.by_way_of(["nice", "--adjustment=-15"])
     }
 
+    /// The program, to be run after everything else: what is heavy and keeps no time, such as an API server, must not keep
+    /// a speaker or router from its timers.
+    #[must_use]
+    pub fn last(self) -> Self {
+        self.by_way_of(["nice", "--adjustment=5"])
+    }
+
     /// Starts the program; its output is appended to `NAME.log` in `folder`.
     ///
     /// # Errors

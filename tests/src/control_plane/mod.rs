@@ -59,10 +59,13 @@ impl ControlPlane {
         // A second installation is refused, and is not needed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = Folder::new("control-plane")?;
-        let etcd = config.etcd(&folder)?.start(folder.path())?;
+        let etcd = config.etcd(&folder)?.last().start(folder.path())?;
         let keys = Keys::new(&folder, config.address)?;
         listening(&etcd, config.address, config::ETCD).await?;
-        let api_server = config.api_server(&folder, &keys)?.start(folder.path())?;
+        let api_server = config
+            .api_server(&folder, &keys)?
+            .last()
+            .start(folder.path())?;
         let admin = certified(&folder, &keys, &config, "admin", &["system:masters"]).await?;
         let mut control = Self {
             record: None,
@@ -85,6 +88,7 @@ impl ControlPlane {
                 control
                     .config
                     .controller_manager_program(&control.keys, kubeconfig)?
+                    .last()
                     .start(control.folder.path())?,
             );
         }
@@ -93,6 +97,7 @@ impl ControlPlane {
                 control
                     .config
                     .scheduler_program(kubeconfig)?
+                    .last()
                     .start(control.folder.path())?,
             );
         }

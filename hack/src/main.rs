@@ -1,9 +1,11 @@
 //! The commands by which people work on openelb-rs. The scripts beside it (`hack/test`, `hack/bench`, …) are thin doors
 //! to this program; every command says what it does while it does it, and is safe to run twice.
 
+mod ahead;
 mod archive;
 mod bench;
 mod command;
+mod crowd;
 mod docs;
 mod image;
 mod manifests;

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::command::say;
 use crate::tally::Tally;
-use crate::tier::{Outcome, Tier};
+use crate::tier::{self, Outcome, Tier};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -82,6 +82,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     } else {
         args.tiers.clone()
     };
+    let _ahead = tier::build_ahead(&tiers);
     let mut lines = Vec::new();
     for tier in tiers {
         say(&format!("tier {}", tier.name()));

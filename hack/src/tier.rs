@@ -6,7 +6,9 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 
+use crate::ahead::Ahead;
 use crate::command::{cargo, program, root, say, show};
+use crate::crowd::Crowd;
 use crate::prerequisites;
 use crate::providers;
 use crate::tally::Tally;
@@ -78,6 +80,22 @@ impl Tier {
         }
     }
 
+    /// How many of its tests run side by side. Most of the time they wait, for a router's timer or another process: what
+    /// bounds them is how many API servers start at once, and memory.
+    fn crowd(self) -> Option<Crowd> {
+        let (per_two_cores, megabytes) = match self {
+            Self::Lint | Self::Unit => return None,
+            Self::World => (2, 900),
+            Self::Api => (4, 700),
+            Self::Network => (6, 600),
+            Self::Cluster => (2, 1_800),
+        };
+        Some(Crowd {
+            per_two_cores,
+            megabytes,
+        })
+    }
+
     /// The parts of `hack/tools` that must be built first.
     fn tools(self) -> &'static [&'static str] {
         match self {
@@ -100,6 +118,34 @@ impl Tier {
             Self::World | Self::Cluster => &["all"],
         }
     }
+}
+
+/// Builds the parts that these tiers need beside those of them that need none, where there are both.
+pub(crate) fn build_ahead(tiers: &[Tier]) -> Option<Ahead> {
+    let (parts, oldest) = needed_later(tiers)?;
+    Ahead::start(&parts, oldest)
+}
+
+/// The parts that some of these tiers need while others need none, and those of the oldest Kubernetes.
+fn needed_later(tiers: &[Tier]) -> Option<(Vec<&'static str>, &'static [&'static str])> {
+    let parts = tiers.iter().flat_map(|tier| tier.tools()).copied();
+    let mut parts: Vec<&str> = parts.collect();
+    if parts.is_empty() || tiers.iter().all(|tier| !tier.tools().is_empty()) {
+        return None;
+    }
+    parts.sort_unstable();
+    parts.dedup();
+    if parts.contains(&"all") {
+        parts = vec!["all"];
+    }
+    let oldest = if tiers.contains(&Tier::World) {
+        OLDEST
+    } else if tiers.contains(&Tier::Api) {
+        Tier::Api.tools()
+    } else {
+        &[]
+    };
+    Some((parts, oldest))
 }
 
 fn lint() -> Result<Tally> {
@@ -275,6 +321,12 @@ fn end_to_end(tier: Tier, filter: &[String], keep: bool) -> Result<Tally> {
         tests
             .env("RUST_TEST_THREADS", "1")
             .env("OPENELB_KEEP_WORLD", "1");
+    } else if let Some(crowd) = tier.crowd()
+        && std::env::var_os("RUST_TEST_THREADS").is_none()
+    {
+        let crowd = crowd.here();
+        say(&format!("up to {crowd} tests side by side"));
+        tests.env("RUST_TEST_THREADS", crowd.to_string());
     }
     let whole = filter.is_empty();
     let rights = root().join("target/rights.txt");
@@ -328,5 +380,20 @@ fn every_right_is_used(file: &Path) -> Tally {
                 ..Tally::default()
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_later_tier_needs_is_built_beside_one_that_needs_nothing() {
+        let all = needed_later(Tier::value_variants());
+        assert_eq!(all, Some((vec!["all"], OLDEST)));
+        let network = needed_later(&[Tier::Unit, Tier::Network]).unwrap();
+        assert!(network.0.contains(&"gobgpd") && network.1.is_empty());
+        assert_eq!(needed_later(&[Tier::Lint, Tier::Unit]), None);
+        assert_eq!(needed_later(&[Tier::Cluster]), None);
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::prober::Report;
+use crate::prober::{Outcome, Probe, Report};
 
 /// So long without a failure ends a stretch of failures: fifty connections in a row that were answered.
 const QUIET: Duration = Duration::from_millis(500);
@@ -23,6 +23,9 @@ pub struct Loss {
     pub trouble: Duration,
     /// New connections that failed.
     pub failed: usize,
+    /// Of those that failed, the ones that were open and were reset: a router that spreads its flows anew may send the rest
+    /// of one to another node, which knows nothing of it.
+    pub cut: usize,
     /// New connections made.
     pub tried: usize,
     /// The longest time in which the client, on the same machine as all else, did not get to begin a connection.
@@ -33,24 +36,32 @@ impl Loss {
     /// What was lost since a moment: of all connections that were not over by then.
     #[must_use]
     pub fn since(moment: Instant, report: &Report) -> Self {
-        let probes = report
-            .probes()
-            .iter()
-            .filter(|probe| probe.at + probe.took >= moment);
-        Self::of(probes.map(|probe| (probe.at, probe.outcome.is_good())))
+        let probes = report.probes().iter();
+        Self::of_probes(probes.filter(|probe| probe.at + probe.took >= moment))
     }
 
     /// What was lost of the connections that began after a moment.
     #[must_use]
     pub fn begun_after(moment: Instant, report: &Report) -> Self {
-        let probes = report.probes().iter().filter(|probe| probe.at >= moment);
-        Self::of(probes.map(|probe| (probe.at, probe.outcome.is_good())))
+        let probes = report.probes().iter();
+        Self::of_probes(probes.filter(|probe| probe.at >= moment))
+    }
+
+    fn of_probes<'a>(probes: impl Iterator<Item = &'a Probe> + Clone) -> Self {
+        let cut = probes.clone();
+        let cut = cut.filter(|probe| probe.outcome == Outcome::Reset).count();
+        let connections = probes.map(|probe| (probe.at, probe.outcome.is_good()));
+        Self {
+            cut,
+            ..Self::of(connections)
+        }
     }
 
     fn of(connections: impl Iterator<Item = (Instant, bool)>) -> Self {
         let mut loss = Self {
             trouble: Duration::ZERO,
             failed: 0,
+            cut: 0,
             tried: 0,
             stood_still: Duration::ZERO,
         };
@@ -86,8 +97,7 @@ impl Loss {
     /// What was lost of all connections of a report.
     #[must_use]
     pub fn in_all(report: &Report) -> Self {
-        let probes = report.probes().iter();
-        Self::of(probes.map(|probe| (probe.at, probe.outcome.is_good())))
+        Self::of_probes(report.probes().iter())
     }
 
     /// The same, where connections failed for less than `limit`: to tell mechanisms apart, not to measure one.
@@ -110,6 +120,19 @@ impl Loss {
         ensure!(
             self.failed <= most || self.cannot_be_judged(),
             "more than {most} failed: {self:?}"
+        );
+        Ok(self)
+    }
+
+    /// The same, where nothing failed but no more than `most` connections that were open and were cut: nobody was led
+    /// where nobody serves.
+    ///
+    /// # Errors
+    /// Others failed, or more, and the machine did not stand still.
+    pub fn only_cut(self, most: usize) -> Result<Self> {
+        ensure!(
+            (self.failed == self.cut && self.cut <= most) || self.cannot_be_judged(),
+            "others failed than at most {most} that were open: {self:?}"
         );
         Ok(self)
     }
@@ -166,6 +189,17 @@ mod tests {
         let loss = Loss::of((0..40).map(|tick| (late(tick * 10), tick != 12)));
         assert_eq!(loss.stood_still, Duration::from_millis(210));
         assert!(loss.at_most(0).is_ok());
+    }
+
+    #[test]
+    fn a_few_that_were_cut_are_borne_and_one_that_was_refused_is_not() {
+        let cut = |cut| Loss {
+            cut,
+            ..loss(|at| at == 100 || at == 110)
+        };
+        assert!(cut(2).only_cut(2).is_ok());
+        assert!(cut(2).only_cut(1).is_err());
+        assert!(cut(1).only_cut(2).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The product as users run it: three real nodes, the chart installed by helm with our images, a router, a client.
 
+mod docker;
 mod from_openelb;
 mod journey;
 mod main_job;

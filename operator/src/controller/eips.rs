@@ -21,7 +21,7 @@ use super::wire;
 /// The pause between two writes of one Eip.
 const PAUSE: Millis = 1000;
 /// Writes of one Eip take no more than this part of the time: where the API server is busy, addresses come first.
-const SHARE: Millis = 20;
+const SHARE: Millis = 50;
 /// How many Eips are written at the same time.
 const PARALLEL: usize = 4;
 
@@ -319,9 +319,9 @@ mod tests {
         statuses.take_in(ended(10, false), 5_000);
         assert_eq!(
             (statuses.written["lan"].next, statuses.next()),
-            (5_200, None)
+            (5_500, None)
         );
         statuses.take_in(ended(300, true), 6_000);
-        assert_eq!(statuses.next(), Some(12_000), "what failed is tried again");
+        assert_eq!(statuses.next(), Some(21_000), "what failed is tried again");
     }
 }

@@ -54,7 +54,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// Judging takes no more than this part of the time: with ten thousand Services each judgement takes a while.
 const SHARE: u32 = 20;
 /// How much longer they may go unjudged while addresses are worked on.
-const UNJUDGED: Duration = Duration::from_millis(1500);
+const UNJUDGED: Duration = Duration::from_secs(5);
 /// The least time between two writes: at most 50 in a second.
 const PACE: Duration = Duration::from_millis(20);
 /// How long a write waits at most for addresses to rest, after the one before it.

@@ -136,7 +136,7 @@ impl<'w> Able<'w> {
                     placement
                         .nodes()
                         .iter()
-                        .filter_map(|name| nodes.all.get_key_value(name.as_str()))
+                        .filter_map(|name| nodes.all.get_key_value(&**name))
                         .map(|(name, _)| name.clone()),
                 ),
             }

@@ -1,7 +1,6 @@
 //! Where the endpoints of a Service are.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -13,10 +12,10 @@ pub(crate) struct Placement {
     any_ready: bool,
     /// Some endpoint serves while it terminates.
     any_serving: bool,
-    /// Nodes with a ready endpoint.
-    ready: BTreeSet<String>,
-    /// Nodes with an endpoint that serves while it terminates.
-    serving: BTreeSet<String>,
+    /// Nodes with a ready endpoint, in order.
+    ready: Vec<Box<str>>,
+    /// Nodes with an endpoint that serves while it terminates, in order.
+    serving: Vec<Box<str>>,
 }
 
 impl Placement {
@@ -25,9 +24,9 @@ impl Placement {
         self.any_ready || self.any_serving
     }
 
-    /// The nodes whose own endpoints take traffic: those with ready ones; those with serving and
-    /// terminating ones while none is ready anywhere.
-    pub(crate) fn nodes(&self) -> &BTreeSet<String> {
+    /// The nodes whose own endpoints take traffic, in order: those with ready ones; those with serving
+    /// and terminating ones while none is ready anywhere.
+    pub(crate) fn nodes(&self) -> &[Box<str>] {
         if self.any_ready {
             &self.ready
         } else {
@@ -40,6 +39,16 @@ impl Placement {
         self.any_serving |= other.any_serving;
         self.ready.extend(other.ready.iter().cloned());
         self.serving.extend(other.serving.iter().cloned());
+        self.tidy();
+    }
+
+    /// Puts the nodes in order, each once, with no room to spare: there is one of this for each Service.
+    fn tidy(&mut self) {
+        for nodes in [&mut self.ready, &mut self.serving] {
+            nodes.sort_unstable();
+            nodes.dedup();
+            nodes.shrink_to_fit();
+        }
     }
 }
 
@@ -75,9 +84,48 @@ impl SliceEndpoints {
                 continue;
             };
             *any = true;
-            nodes.extend(endpoint.node_name.clone());
+            nodes.extend(endpoint.node_name.as_deref().map(Box::from));
         }
+        placement.tidy();
         Some(Self { v6, placement })
+    }
+}
+
+/// The EndpointSlices of a Service, by name. Nearly always there is one of each family: a map would take a kilobyte.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Slices(Vec<(Box<str>, SliceEndpoints)>);
+
+impl Slices {
+    /// Sets or removes a slice; says whether that made a difference.
+    pub(crate) fn set(&mut self, name: &str, slice: Option<SliceEndpoints>) -> bool {
+        let place = self.0.iter().position(|(known, _)| **known == *name);
+        match (place.and_then(|place| self.0.get_mut(place)), slice) {
+            (Some((_, known)), Some(slice)) => {
+                let differs = *known != slice;
+                *known = slice;
+                differs
+            }
+            (None, Some(slice)) => {
+                self.0.reserve_exact(1);
+                self.0.push((name.into(), slice));
+                true
+            }
+            (Some(_), None) => {
+                self.0.retain(|(known, _)| **known != *name);
+                true
+            }
+            (None, None) => false,
+        }
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &SliceEndpoints> {
+        self.0.iter().map(|(_, slice)| slice)
     }
 }
 
@@ -109,6 +157,22 @@ mod tests {
         SliceEndpoints::read(&slice.unwrap()).unwrap()
     }
 
+    fn nodes(placement: &Placement) -> Vec<&str> {
+        placement.nodes().iter().map(|name| &**name).collect()
+    }
+
+    #[test]
+    fn the_slices_of_a_service_are_kept_by_name() {
+        let on = |node: &str| slice(&json!([{"addresses": ["10.1.0.1"], "nodeName": node}]));
+        let mut slices = Slices::default();
+        assert!(slices.set("a", Some(on("x"))) && slices.set("b", Some(on("x"))));
+        assert!(!slices.set("a", Some(on("x"))) && slices.set("a", Some(on("y"))));
+        let all = combine(slices.iter(), "192.0.2.1".parse().unwrap());
+        assert_eq!(nodes(&all), ["x", "y"]);
+        assert!(slices.set("b", None) && !slices.set("b", None));
+        assert!(slices.set("a", None) && slices.is_empty());
+    }
+
     #[test]
     fn conditions_are_read_as_kube_proxy_reads_them() {
         let read = slice(&json!([
@@ -120,8 +184,7 @@ mod tests {
             {"addresses": ["10.1.0.5"], "nodeName": "ended",
              "conditions": {"ready": false, "serving": false, "terminating": true}}
         ]));
-        let ready: Vec<_> = read.placement.nodes().iter().collect();
-        assert_eq!(ready, ["ready", "unknown-is-ready"]);
+        assert_eq!(nodes(&read.placement), ["ready", "unknown-is-ready"]);
     }
 
     #[test]
@@ -130,9 +193,9 @@ mod tests {
             "conditions": {"ready": false, "serving": true, "terminating": true}}]));
         let ready = slice(&json!([{"addresses": ["10.1.0.2"], "nodeName": "b"}]));
         let v4 = "192.0.2.1".parse().unwrap();
-        assert!(combine([&ending].into_iter(), v4).nodes().contains("a"));
+        assert_eq!(nodes(&combine([&ending].into_iter(), v4)), ["a"]);
         let both = combine([&ending, &ready].into_iter(), v4);
-        assert_eq!(both.nodes().iter().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(nodes(&both), ["b"]);
         let v6 = "2001:db8::1".parse().unwrap();
         assert!(!combine([&ending, &ready].into_iter(), v6).any());
     }

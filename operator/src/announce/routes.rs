@@ -299,7 +299,7 @@ mod tests {
                             }
                         }));
                         let read = SliceEndpoints::read(&slice.unwrap()).unwrap();
-                        world.slices.insert(key.clone(), [("s".to_owned(), read)].into());
+                        world.slices.entry(key.clone()).or_default().set("s", Some(read));
                         let service = shows.map(|(ips, _)| Service {
                             addresses: ips.into_iter().map(ip).collect(),
                             ..Service::default()

@@ -1,6 +1,5 @@
 //! Builders of worlds for tests.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -170,8 +169,8 @@ impl TestWorld {
                     "metadata": {"name": family}, "addressType": family, "endpoints": endpoints
                 }));
                 let read = SliceEndpoints::read(&slice.unwrap()).unwrap();
-                let slices: &mut BTreeMap<_, _> = world.slices.entry(key.clone()).or_default();
-                slices.insert(family.to_owned(), read);
+                let slices = world.slices.entry(key.clone()).or_default();
+                slices.set(family, Some(read));
             }
         }
         world

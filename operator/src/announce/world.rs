@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use openelb_api::v1alpha2::Protocol;
 
-use super::endpoints::{self, Placement, SliceEndpoints};
+use super::endpoints::{self, Placement, Slices};
 use super::node::Node;
 use super::pool::{Holding, Pool};
 use super::service::{Service, ServiceKey};
@@ -21,8 +21,8 @@ pub(crate) struct World {
     services: BTreeMap<ServiceKey, Service>,
     /// Who shows an address, in order.
     shown: BTreeMap<IpAddr, Vec<ServiceKey>>,
-    /// EndpointSlices: Service → slice name → what is in it.
-    pub(crate) slices: BTreeMap<ServiceKey, BTreeMap<String, SliceEndpoints>>,
+    /// The EndpointSlices of Services.
+    pub(crate) slices: BTreeMap<ServiceKey, Slices>,
     /// Eips by name.
     pub(crate) pools: BTreeMap<String, Arc<Pool>>,
     /// EipAddresses by address.
@@ -142,10 +142,7 @@ impl World {
     /// Where the endpoints of a Service are, for the family of the address.
     pub(crate) fn placement(&self, service: &ServiceKey, address: IpAddr) -> Cow<'_, Placement> {
         endpoints::combine(
-            self.slices
-                .get(service)
-                .into_iter()
-                .flat_map(BTreeMap::values),
+            self.slices.get(service).into_iter().flat_map(Slices::iter),
             address,
         )
     }

@@ -376,7 +376,7 @@ fn slice_change(
         && read.as_ref().is_none_or(|(service, _)| *service != old)
         && let Some(slices) = world.slices.get_mut(&old)
     {
-        let left = slices.remove(&key.1).is_some();
+        let left = slices.set(&key.1, None);
         if slices.is_empty() {
             world.slices.remove(&old);
         }
@@ -386,7 +386,7 @@ fn slice_change(
     }
     if let Some((service, endpoints)) = read {
         let slices = world.slices.entry(service.clone()).or_default();
-        if set(slices, key.1.clone(), endpoints) {
+        if slices.set(&key.1, Some(endpoints)) {
             touched |= world.shown_by(&service).into();
         }
         owners.insert(key.clone(), service);

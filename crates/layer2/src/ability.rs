@@ -352,6 +352,35 @@ mod tests {
     }
 
     #[test]
+    fn a_bond_stands_for_its_ports_under_every_form_of_expression() {
+        let mut host = host();
+        let bond = Link {
+            mac: host.links[&2].mac,
+            addresses: std::mem::take(&mut host.links.get_mut(&2).unwrap().addresses),
+            ..link(9, "bond0", &[])
+        };
+        host.links.insert(9, bond);
+        for port in [2, 4] {
+            host.links.get_mut(&port).unwrap().master = Some(9);
+        }
+        for route in &mut host.routes {
+            route.link = if route.link == 2 { 9 } else { route.link };
+        }
+        let bond0 = Some("bond0".to_owned());
+        let reach = InterfaceChoice::CanReach("10.0.0.1".parse().unwrap());
+        assert_eq!(name(&host, InterfaceChoice::Auto, "10.0.0.100"), bond0);
+        assert_eq!(name(&host, InterfaceChoice::Auto, "2001:db8::1"), bond0);
+        assert_eq!(name(&host, reach, "10.0.0.100"), bond0);
+        assert_eq!(name(&host, names(&["eth0", "bond0"]), "10.0.0.100"), bond0);
+        assert_eq!(name(&host, names(&["eth0", "eth2"]), "10.0.0.100"), None);
+        // The bond has a carrier as long as one of its ports has.
+        host.links.get_mut(&2).unwrap().running = false;
+        assert_eq!(name(&host, InterfaceChoice::Auto, "10.0.0.100"), bond0);
+        host.links.get_mut(&9).unwrap().running = false;
+        assert_eq!(name(&host, names(&["bond0"]), "10.0.0.100"), None);
+    }
+
+    #[test]
     fn an_address_outside_the_subnet_is_usable_but_noted() {
         let choice = names(&["eth0"]);
         let ability = Ability::of(&host(), [&choice], &[]);

@@ -20,7 +20,7 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         address::AddressAttribute,
-        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
     },
     sys::SocketAddr,
@@ -118,44 +118,12 @@ async fn follow(handle: Handle, mut messages: Messages, sender: watch::Sender<Ar
 }
 
 async fn dump(handle: &Handle) -> Result<Links, LinksError> {
-    let mut links = BTreeMap::new();
-    let mut vrfs = BTreeSet::new();
+    let mut messages = Vec::new();
     let mut stream = handle.link().get().execute();
     while let Some(message) = stream.try_next().await.map_err(LinksError::Dump)? {
-        let flags = message.header.flags;
-        let mut link = Link {
-            index: message.header.index,
-            name: String::new(),
-            mac: None,
-            running: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::LowerUp),
-            loopback: flags.contains(LinkFlags::Loopback),
-            master: None,
-            addresses: Vec::new(),
-        };
-        for attribute in message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Address(bytes) => {
-                    link.mac = bytes
-                        .try_into()
-                        .ok()
-                        .map(MacAddr)
-                        .filter(|mac| !mac.is_zero());
-                }
-                LinkAttribute::Controller(master) => link.master = Some(master),
-                LinkAttribute::LinkInfo(infos)
-                    if infos.contains(&LinkInfo::Kind(InfoKind::Vrf)) =>
-                {
-                    vrfs.insert(link.index);
-                }
-                _ => {}
-            }
-        }
-        links.insert(link.index, link);
+        messages.push(message);
     }
-    for link in links.values_mut() {
-        link.master = link.master.filter(|master| !vrfs.contains(master));
-    }
+    let mut links = links(messages);
 
     let mut stream = handle.address().get().execute();
     while let Some(message) = stream.try_next().await.map_err(LinksError::Dump)? {
@@ -191,6 +159,48 @@ async fn dump(handle: &Handle) -> Result<Links, LinksError> {
         }
     }
     Ok(Links { links, routes })
+}
+
+/// The links that the kernel told of, without their addresses.
+fn links(messages: impl IntoIterator<Item = LinkMessage>) -> BTreeMap<u32, Link> {
+    let mut links = BTreeMap::new();
+    let mut vrfs = BTreeSet::new();
+    for message in messages {
+        let flags = message.header.flags;
+        let mut link = Link {
+            index: message.header.index,
+            name: String::new(),
+            mac: None,
+            running: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::LowerUp),
+            loopback: flags.contains(LinkFlags::Loopback),
+            master: None,
+            addresses: Vec::new(),
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(bytes) => {
+                    link.mac = bytes
+                        .try_into()
+                        .ok()
+                        .map(MacAddr)
+                        .filter(|mac| !mac.is_zero());
+                }
+                LinkAttribute::Controller(master) => link.master = Some(master),
+                LinkAttribute::LinkInfo(infos)
+                    if infos.contains(&LinkInfo::Kind(InfoKind::Vrf)) =>
+                {
+                    vrfs.insert(link.index);
+                }
+                _ => {}
+            }
+        }
+        links.insert(link.index, link);
+    }
+    for link in links.values_mut() {
+        link.master = link.master.filter(|master| !vrfs.contains(master));
+    }
+    links
 }
 
 /// Appends, and past the bound drops the route with the longest prefix.
@@ -242,4 +252,47 @@ fn route(message: &RouteMessage, v6: bool) -> Option<Route> {
         link: link?,
         metric,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(index: u32, name: &str, kind: Option<InfoKind>, master: Option<u32>) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = LinkFlags::Up | LinkFlags::LowerUp;
+        let kind = kind.map(|kind| LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
+        message.attributes = [LinkAttribute::IfName(name.to_owned())]
+            .into_iter()
+            .chain(kind)
+            .chain(master.map(LinkAttribute::Controller))
+            .collect();
+        message
+    }
+
+    #[test]
+    fn ports_of_bonds_teams_and_bridges_have_a_master_and_members_of_a_vrf_have_none() {
+        // Ports before and after what they belong to, as a dump may have them.
+        let links = links([
+            told(2, "eth0", None, Some(10)),
+            told(3, "eth1", None, Some(10)),
+            told(4, "eth2", None, Some(11)),
+            told(5, "eth3", None, Some(12)),
+            told(6, "eth4", None, Some(13)),
+            told(10, "bond0", Some(InfoKind::Bond), Some(12)),
+            told(11, "team0", Some(InfoKind::Other("team".to_owned())), None),
+            told(12, "red", Some(InfoKind::Vrf), None),
+            told(13, "br0", Some(InfoKind::Bridge), None),
+            told(14, "eth5", None, Some(12)),
+        ]);
+        let master = |index| links.get(&index).map(|link: &Link| link.master);
+        for (port, of) in [(2, 10), (3, 10), (4, 11), (6, 13)] {
+            assert_eq!(master(port), Some(Some(of)), "port {port}");
+        }
+        // A bond may be a member of a VRF itself.
+        for alone in [5, 10, 11, 12, 13, 14] {
+            assert_eq!(master(alone), Some(None), "link {alone}");
+        }
+    }
 }

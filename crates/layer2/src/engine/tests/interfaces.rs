@@ -50,3 +50,96 @@ fn solicited_node_groups_follow_the_addresses() {
     lan.wish(0, Role::Silent, |_| {});
     assert!(lan.engines[0].groups().is_empty());
 }
+
+/// A bond with two ports, all of one hardware address, and the port that carries it.
+fn bond(mac: MacAddr, active: u32) -> Arc<Links> {
+    let links = links(mac, true);
+    let eth0 = &links.links[&2];
+    let port = |index| Link {
+        index,
+        name: format!("eth{}", index - 2),
+        running: index == active,
+        master: Some(9),
+        addresses: Vec::new(),
+        ..eth0.clone()
+    };
+    let bond0 = Link {
+        index: 9,
+        name: "bond0".to_owned(),
+        ..eth0.clone()
+    };
+    let all = [port(2), port(3), bond0];
+    Arc::new(Links {
+        links: all.into_iter().map(|link| (link.index, link)).collect(),
+        routes: Vec::new(),
+    })
+}
+
+#[test]
+fn a_frame_that_a_bond_and_its_port_show_counts_once() {
+    let mut lan = Lan::new(1);
+    lan.engines[0].set_links(bond(mac(0), 2), lan.now);
+    lan.elect(0);
+    lan.advance(MS(50));
+    let engine = &mut lan.engines[0];
+    for vip in [VIP, VIP6] {
+        let probe = frame::probe(FOREIGN, vip.parse().unwrap());
+        for link in [2, 9] {
+            engine.receive(link, &probe, lan.now);
+        }
+        let answers: Vec<u32> = engine.sends.drain(..).map(|send| send.link).collect();
+        assert_eq!(answers, [9], "{vip}: the bond answers");
+        let claim = frame::announcement(FOREIGN, vip.parse().unwrap(), Form::Reply);
+        for link in [2, 9] {
+            engine.receive(link, &claim, lan.now);
+        }
+        let state = &engine.states[&vip.parse::<IpAddr>().unwrap()];
+        let conflict = state.conflict.as_ref().map(|(conflict, _)| conflict.count);
+        assert_eq!(conflict, Some(1), "{vip}");
+        engine.sends.clear();
+        // A switch may send to the one port what came from the other.
+        let own = frame::announcement(mac(0), vip.parse().unwrap(), Form::Reply);
+        for link in [3, 9] {
+            engine.receive(link, &own, lan.now);
+        }
+        assert!(
+            engine.sends.is_empty(),
+            "{vip}: it defends itself from itself"
+        );
+    }
+    assert_eq!(engine.counters.arp_requests(), 1);
+    assert_eq!(engine.counters.ndp_requests(), 1);
+}
+
+#[test]
+fn a_bond_that_fails_over_keeps_its_addresses() {
+    let mut lan = Lan::new(1);
+    lan.engines[0].set_links(bond(mac(0), 2), lan.now);
+    lan.elect(0);
+    lan.advance(Duration::from_secs(20));
+    lan.engines[0].events.clear();
+    let before = lan.heard.len();
+    lan.engines[0].set_links(bond(mac(0), 3), lan.now);
+    lan.advance(MS(500));
+    assert_eq!(lan.answering(VIP), [0]);
+    assert_eq!(
+        lan.heard.len(),
+        before,
+        "its own hardware address goes with it"
+    );
+    // One that takes the hardware address of its new port (`fail_over_mac=active`) has something to tell.
+    lan.engines[0].set_links(bond(mac(5), 2), lan.now);
+    lan.advance(MS(10));
+    assert_eq!(lan.answering(VIP), [0]);
+    let told = |vip: &str| {
+        let claim = Some((vip.parse().unwrap(), mac(5)));
+        let mut heard = lan.heard.iter();
+        heard.any(|(_, frame)| frame::parse(frame).unwrap().claim == claim)
+    };
+    assert!(told(VIP) && told(VIP6));
+    assert!(
+        lan.engines[0].events.is_empty(),
+        "{:?}",
+        lan.engines[0].events
+    );
+}

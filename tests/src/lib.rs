@@ -48,6 +48,7 @@
 
 pub mod bed;
 pub mod bgp;
+pub mod capture;
 pub mod clock;
 pub mod cluster;
 pub mod control_plane;
@@ -74,6 +75,7 @@ pub mod webhook;
 mod witness;
 
 pub use bgp::{Bgp, Peer, Software};
+pub use capture::{Capture, Claim};
 pub use cluster::{Cluster, Image, Node, ProxyMode};
 pub use control_plane::{ControlPlane, Identity};
 pub use folder::Folder;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::lan::GOSSIP_PORT;
-use crate::{Deadline, Lan, Process, Program, binary, eventually};
+use crate::{Capture, Deadline, Lan, Namespace, Process, Program, binary, eventually};
 
 /// The addresses that every speaker serves.
 pub const VIP: &str = "10.0.100.1";
@@ -218,6 +218,14 @@ impl Speakers {
             Ok(())
         })
         .await
+    }
+
+    /// Listens on the client to who claims which address.
+    ///
+    /// # Errors
+    /// tcpdump does not start.
+    pub async fn claims(&self) -> Result<Capture> {
+        Capture::start(&Namespace::named("client"), self.lan.folder()).await
     }
 
     /// Starts a prober on the client.

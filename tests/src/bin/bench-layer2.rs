@@ -4,6 +4,7 @@
 //! under full CPU load and 5 % loss of membership datagrams.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use openelb_tests::figure::{self, Figure};
 use openelb_tests::speakers::{Prober, Speakers, VIP, tool};
-use openelb_tests::{Deadline, Lan, Process, Program, eventually};
+use openelb_tests::{Capture, Deadline, Lan, Process, Program, eventually};
 
 const NODES: [&str; 3] = ["alpha", "bravo", "charlie"];
 
@@ -164,7 +165,7 @@ async fn thousand(args: &Args) -> Result<Figure> {
     let vips = ["--vips", "10.0.128.0/21", "--profile", &args.profile];
     let speakers = Speakers::start(&names, &vips).await?;
     let mut times = Vec::new();
-    for run in 0..args.runs {
+    for _ in 0..args.runs {
         let leads = eventually("both nodes to lead", Deadline::SHORT, async || {
             let (a, b) = (
                 answering(&speakers, "alpha")?,
@@ -175,21 +176,14 @@ async fn thousand(args: &Args) -> Result<Figure> {
         })
         .await?;
         let heir = speakers.lan.mac("bravo")?;
-        let dump = Program::new(&format!("tcpdump-{run}"), "tcpdump")
-            .args(["-i", "eth0", "-ttenl", "-Q", "in", "arp"]);
-        let dump = speakers.lan.start("client", dump)?;
-        eventually("tcpdump to listen", Deadline::SHORT, async || {
-            ensure!(dump.log().contains("listening on"), "{}", dump.log());
-            Ok(())
-        })
-        .await?;
+        let capture = speakers.claims().await?;
         let began = wall();
         speakers.lan.cut("alpha")?;
         let last = eventually(
             "all addresses to be announced",
             Deadline::SHORT,
             async || {
-                let first = announced(&dump.log(), &heir, began);
+                let first = announced(&capture, &heir, began);
                 // Refreshes of the heir's own addresses may be among them: at least all that moved must be.
                 ensure!(answering(&speakers, "bravo")? == 2046, "not all taken");
                 ensure!(first.len() >= leads, "{} of {leads}", first.len());
@@ -206,29 +200,12 @@ async fn thousand(args: &Args) -> Result<Figure> {
     Figure::of("take-over 1,000 ms", "ms", times)
 }
 
-/// The first announcement of each address by `mac` after `began`, from the lines of tcpdump.
-fn announced(dump: &str, mac: &str, began: u64) -> BTreeMap<String, u64> {
+/// When each address was first announced by `mac` after `began`.
+fn announced(capture: &Capture, mac: &str, began: u64) -> BTreeMap<IpAddr, u64> {
     let mut first = BTreeMap::new();
-    for line in dump.lines() {
-        let mut words = line.split_whitespace();
-        let (Some(time), Some(source)) = (words.next(), words.next()) else {
-            continue;
-        };
-        let Some((seconds, micros)) = time.split_once('.') else {
-            continue;
-        };
-        let (Ok(seconds), Ok(micros)) = (seconds.parse::<u64>(), micros.parse::<u64>()) else {
-            continue;
-        };
-        let at = seconds * 1_000_000 + micros;
-        let Some(rest) = line.split("who-has ").nth(1) else {
-            continue;
-        };
-        let Some(ip) = rest.split([' ', ',']).next() else {
-            continue;
-        };
-        if source == mac && at >= began && rest.contains(&format!("tell {ip},")) {
-            first.entry(ip.to_owned()).or_insert(at);
+    for claim in capture.claims() {
+        if claim.from == mac && claim.at >= began && claim.is_announcement() {
+            first.entry(claim.address).or_insert(claim.at);
         }
     }
     first

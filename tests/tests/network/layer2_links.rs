@@ -197,6 +197,59 @@ fn a_bridge_answers_once_in_place_of_its_port() {
     });
 }
 
+#[test]
+fn a_frame_that_two_interfaces_show_is_answered_once_by_the_chosen_one() {
+    scenario(async || {
+        for chosen in ["eth0", "upper"] {
+            let mut speakers = Speakers::build(&["alpha"]).await?;
+            let lan = &speakers.lan;
+            // Both show what is sent to all, as a bond and its port do.
+            lan.ip(
+                "alpha",
+                "link add link eth0 name upper type macvlan mode bridge",
+            )?;
+            lan.ip("alpha", "link set upper up")?;
+            let path = format!("/sys/class/net/{chosen}/address");
+            let mac = lan.run("alpha", &["cat", &path])?.trim().to_lowercase();
+            let own = lan.mac("client")?;
+            speakers.speak("alpha", &["--interface", chosen])?;
+            let capture = speakers.claims().await?;
+            for (vip, last) in [(VIP, "10.0.0.1"), (VIP6, "fd00:10::1")] {
+                eventually("somebody to answer", Deadline::SHORT, async || {
+                    speakers.lan.ask("client", vip, 1).map(drop)
+                })
+                .await?;
+                let answers = async |of: &str| {
+                    // What is asked for afterwards, of the kernel, is answered: all that was to come has come.
+                    let claims = || capture.claims().into_iter().filter(|one| one.to == own);
+                    let told = || {
+                        claims()
+                            .filter(|one| one.address.to_string() == last)
+                            .count()
+                    };
+                    let before = told();
+                    speakers.lan.ask("client", last, 1)?;
+                    eventually("the last answer", Deadline::SHORT, async || {
+                        ensure!(told() > before);
+                        anyhow::Ok(())
+                    })
+                    .await?;
+                    let claims = claims().filter(|one| one.address.to_string() == of);
+                    anyhow::Ok(claims.map(|one| one.from).collect::<Vec<_>>())
+                };
+                let before = answers(vip).await?.len();
+                speakers.lan.ask("client", vip, 3)?;
+                let after = answers(vip).await?;
+                let new = after.get(before..).unwrap_or_default();
+                ensure!(*new == vec![mac.clone(); 3], "{vip}: {new:?}, not {mac}");
+            }
+            let log = speakers.node("alpha")?.log();
+            ensure!(!log.contains("Conflict"), "it contradicts itself: {log}");
+        }
+        Ok(())
+    });
+}
+
 /// How many frames came past the filter of a node's speaker so far.
 async fn frames(speakers: &Speakers, node: &str) -> Result<u64> {
     let process = speakers.node(node)?;

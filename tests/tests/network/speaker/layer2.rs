@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams};
-use openelb_api::v1alpha2::EipAddress;
+use openelb_api::v1alpha2::{EipAddress, name_for};
 use openelb_tests::{Deadline, eventually, scenario};
 use serde_json::json;
 
@@ -22,7 +22,7 @@ pub(super) async fn served(nodes: u8, policy: &str, on: &[&str]) -> Result<Stage
 }
 
 /// A good key.
-const KEY: &str = "0123456789abcdef0123456789abcdef";
+pub(super) const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 /// Gives the speakers a key to talk to each other.
 pub(super) async fn give_key(stage: &Stage, key: &str) -> Result<()> {
@@ -48,6 +48,11 @@ async fn speak(
     stage.ours("Eip", "pool", &spec).await?;
     stage.service("web", policy, address).await?;
     stage.endpoints("web", on).await?;
+    speak_everywhere(stage, flags).await
+}
+
+/// A speaker with these flags on every node.
+pub(super) async fn speak_everywhere(stage: &mut Stage, flags: &[&str]) -> Result<()> {
     let nodes = stage.network.nodes().iter();
     let nodes: Vec<String> = nodes.map(|node| node.name().to_owned()).collect();
     for node in &nodes {
@@ -61,7 +66,7 @@ async fn speak(
 }
 
 /// A figure of a node's speaker, from its metrics.
-async fn metric(stage: &Stage, node: &str, name: &str) -> Result<u64> {
+pub(super) async fn metric(stage: &Stage, node: &str, name: &str) -> Result<u64> {
     let namespace = stage.network.node(node)?.namespace();
     let page = namespace
         .run(&["curl", "-sS", "http://127.0.0.1:50053/metrics"])
@@ -128,12 +133,23 @@ async fn condition(stage: &Stage, address: &str, kind: &str, status: &str) -> Re
 
 /// The node whose hardware address a host of the segment has learnt for the address.
 pub(super) async fn answering(stage: &Stage) -> Result<String> {
+    answering_at(stage, ADDRESS).await
+}
+
+/// The same for any address.
+pub(super) async fn answering_at(stage: &Stage, address: &str) -> Result<String> {
     let host = stage.network.lan_client().namespace();
     // Nothing answers the ping itself; the kernel asks for the hardware address all the same.
     let _ = host
-        .run(&["ping", "-n", "-c", "1", "-W", "1", ADDRESS])
+        .run(&["ping", "-n", "-c", "1", "-W", "1", address])
         .await;
-    let ip: IpAddr = ADDRESS.parse()?;
+    believed(stage, address).await
+}
+
+/// The node that a host of the segment takes for the one at an address. It does not ask.
+pub(super) async fn believed(stage: &Stage, address: &str) -> Result<String> {
+    let host = stage.network.lan_client().namespace();
+    let ip: IpAddr = address.parse()?;
     let neighbor = host.neighbor(ip).await?.context("nobody answers")?;
     let mac = neighbor
         .hardware_address
@@ -164,12 +180,18 @@ pub(super) async fn leads(
 
 /// Waits until the address's status names this node alone.
 pub(super) async fn shown(stage: &Stage, node: &str) -> Result<()> {
+    shown_at(stage, ADDRESS, node).await
+}
+
+/// The same for any address.
+pub(super) async fn shown_at(stage: &Stage, address: &str, node: &str) -> Result<()> {
     let addresses = Api::<EipAddress>::all(stage.control.client());
+    let name = name_for(address.parse()?);
     eventually(
-        &format!("{node} in the status"),
+        &format!("{node} in the status of {address}"),
         Deadline::LONG,
         async || {
-            let status = addresses.get(ADDRESS).await?.status.context("no status")?;
+            let status = addresses.get(&name).await?.status.context("no status")?;
             let announcers: Vec<&str> = status
                 .announcers
                 .iter()

@@ -15,4 +15,5 @@ mod kube_proxy;
 mod layer2;
 mod layer2_moves;
 mod layer2_objects;
+mod layer2_pools;
 mod stage;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
 use kube::CustomResourceExt as _;
 use kube::api::{Api, Patch, PatchParams};
+use openelb_api::Family;
 use openelb_api::v1alpha2::{BgpConf, BgpPeer, Eip, EipAddress, name_for};
 use openelb_tests::control_plane::Config;
 use openelb_tests::{
@@ -281,18 +282,36 @@ impl Stage {
 
     /// A Service that holds this address of the Eip `pool`, as the controller would leave it.
     pub(super) async fn service(&self, name: &str, policy: &str, address: &str) -> Result<()> {
-        let ip: IpAddr = address.parse()?;
-        let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+        self.service_of("pool", name, policy, &[address]).await
+    }
+
+    /// A Service that holds these addresses of an Eip, one of each family at most, as the controller would leave it.
+    pub(super) async fn service_of(
+        &self,
+        eip: &str,
+        name: &str,
+        policy: &str,
+        addresses: &[&str],
+    ) -> Result<()> {
+        let ips = addresses.iter().map(|address| address.parse());
+        let ips = ips.collect::<Result<Vec<IpAddr>, _>>()?;
+        let families = ips.iter().map(|ip| Family::of(*ip).as_str());
+        let families: Vec<&str> = families.collect();
+        let stacks = if ips.len() > 1 {
+            "RequireDualStack"
+        } else {
+            "SingleStack"
+        };
         self.apply(&json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {
                 "name": name, "namespace": "default",
                 "annotations": {"lb.kubesphere.io/v1alpha1": "openelb"},
-                "labels": {"eip.openelb.kubesphere.io/v1alpha2": "pool"}
+                "labels": {"eip.openelb.kubesphere.io/v1alpha2": eip}
             },
             "spec": {
                 "type": "LoadBalancer", "externalTrafficPolicy": policy,
-                "ipFamilyPolicy": "SingleStack", "ipFamilies": [family],
+                "ipFamilyPolicy": stacks, "ipFamilies": families,
                 "ports": [{"port": 80, "protocol": "TCP"}]
             }
         }))
@@ -307,12 +326,16 @@ impl Stage {
             .metadata
             .uid
             .context("a Service without uid")?;
-        let spec = json!({
-            "address": address, "eip": "pool",
-            "services": [{"namespace": "default", "name": name, "uid": uid}]
-        });
-        self.ours("EipAddress", &name_for(ip), &spec).await?;
-        let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}});
+        for ip in &ips {
+            let spec = json!({
+                "address": ip.to_string(), "eip": eip,
+                "services": [{"namespace": "default", "name": name, "uid": uid}]
+            });
+            self.ours("EipAddress", &name_for(*ip), &spec).await?;
+        }
+        let ingress = addresses.iter().map(|address| json!({"ip": address}));
+        let ingress: Vec<Value> = ingress.collect();
+        let status = json!({"status": {"loadBalancer": {"ingress": ingress}}});
         services
             .patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
             .await?;
@@ -321,20 +344,29 @@ impl Stage {
 
     /// Makes these nodes the ones with a ready endpoint of a Service.
     pub(super) async fn endpoints(&self, service: &str, nodes: &[&str]) -> Result<()> {
+        self.slice(service, nodes, Family::V4).await
+    }
+
+    /// Makes these nodes the ones with a ready endpoint of a Service, of one family.
+    pub(super) async fn slice(&self, service: &str, nodes: &[&str], family: Family) -> Result<()> {
+        let (number, network) = match family {
+            Family::V4 => (1, "10.244.0."),
+            Family::V6 => (2, "fd00:244::"),
+        };
         let endpoints: Vec<Value> = nodes
             .iter()
             .enumerate()
             .map(|(index, node)| {
-                json!({"addresses": [format!("10.244.0.{}", index + 1)], "nodeName": node, "conditions": {"ready": true}})
+                json!({"addresses": [format!("{network}{}", index + 1)], "nodeName": node, "conditions": {"ready": true}})
             })
             .collect();
         self.apply(&json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {
-                "name": format!("{service}-1"), "namespace": "default",
+                "name": format!("{service}-{number}"), "namespace": "default",
                 "labels": {"kubernetes.io/service-name": service}
             },
-            "addressType": "IPv4", "endpoints": endpoints, "ports": [{"port": 80}]
+            "addressType": family.as_str(), "endpoints": endpoints, "ports": [{"port": 80}]
         }))
         .await
     }

@@ -322,7 +322,7 @@ fn answering(speakers: &Speakers, node: &str) -> Result<usize> {
 }
 
 /// Waits until these nodes together answer for so many addresses.
-async fn all_led(speakers: &Speakers, nodes: &[&str], wanted: usize) -> Result<()> {
+pub(super) async fn all_led(speakers: &Speakers, nodes: &[&str], wanted: usize) -> Result<()> {
     eventually("all addresses to be led", Deadline::SHORT, async || {
         let mut all = 0;
         for node in nodes {

@@ -4,4 +4,5 @@ mod bgp;
 mod controller;
 mod layer2;
 mod layer2_links;
+mod layer2_pace;
 mod speaker;

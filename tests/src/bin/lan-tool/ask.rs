@@ -18,6 +18,9 @@ pub(crate) struct Args {
     /// Ask for `count` addresses from the target on, and wait for no answer.
     #[arg(long)]
     flood: bool,
+    /// Flood again after so many milliseconds, until it is killed.
+    #[arg(long, requires = "flood")]
+    again: Option<u64>,
 }
 
 /// Everything passes (`ret #262144`).
@@ -58,12 +61,17 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 
     let socket = PacketSocket::open(&ALL)?;
     if args.flood {
-        for n in 0..args.count {
-            let target = Ipv4Addr::from(u32::from(args.target).wrapping_add(n));
-            // A frame that finds no room is one less in a flood.
-            let _ = socket.send(link.index, &request(target));
+        loop {
+            for n in 0..args.count {
+                let target = Ipv4Addr::from(u32::from(args.target).wrapping_add(n));
+                // A frame that finds no room is one less in a flood.
+                let _ = socket.send(link.index, &request(target));
+            }
+            let Some(pause) = args.again else {
+                return Ok(());
+            };
+            tokio::time::sleep(Duration::from_millis(pause)).await;
         }
-        return Ok(());
     }
     let mut buffer = [0; 2048];
     let frame = request(args.target);

@@ -267,42 +267,6 @@ fn one_node_answers_and_another_takes_over_when_it_dies() {
 }
 
 #[test]
-fn an_address_moves_although_the_api_server_is_gone() {
-    scenario(async || {
-        let stage = served(2, "Cluster", &["n1"]).await?;
-        let first = leads(&stage, "a node", |_| true).await?;
-        // Without a word, as a machine that loses power.
-        let network = &stage.network;
-        network.unplug(network.world()).await?;
-        let survivor = if first == "n1" { "n2" } else { "n1" };
-        let speaker = stage.speaker(survivor)?;
-        // A silent connection is given up after 6 s, a list or watch is tried again after 0.8, 2.4, 7.2, 21.6 s, and never
-        // later than every 30 s: with the fifth failure all that time could change has changed. (A NotReady node stays for
-        // 10 s; the gossip needs no API server.)
-        eventually(
-            "the longest wait of the watches",
-            Deadline::LONG,
-            async || {
-                let log = speaker.log();
-                let failed = log.lines().filter(|line| {
-                    line.contains("the watch is interrupted") && line.contains("Node")
-                });
-                let failed = failed.count();
-                ensure!(failed >= 5, "it has failed {failed} times");
-                Ok(())
-            },
-        )
-        .await?;
-        ensure!(answering(&stage).await? == first, "the address moved");
-        stage.speaker(&first)?.kill().await;
-        leads(&stage, "the other node", |node| node == survivor).await?;
-        // Back again, it hears who answers now.
-        network.plug(network.world()).await?;
-        shown(&stage, survivor).await
-    });
-}
-
-#[test]
 fn a_stopping_speaker_hands_over_and_the_local_policy_decides_who_may() {
     scenario(async || {
         let stage = served(2, "Local", &["n1"]).await?;

@@ -13,7 +13,7 @@ use super::layer2::{ADDRESS, answering, give_key, leads, served};
 use super::stage::Stage;
 
 /// A server for the address on a node, as kube-proxy would make it reachable there.
-async fn serve(stage: &Stage, node: &Host) -> Result<Process> {
+pub(super) async fn serve(stage: &Stage, node: &Host) -> Result<Process> {
     let namespace = node.namespace();
     for setting in ["arp_ignore=1", "arp_announce=2"] {
         let setting = format!("net.ipv4.conf.all.{setting}");

@@ -13,6 +13,7 @@ mod bgp_status;
 mod bgp_stop;
 mod kube_proxy;
 mod layer2;
+mod layer2_away;
 mod layer2_families;
 mod layer2_moves;
 mod layer2_objects;

@@ -114,6 +114,9 @@ impl Config {
 
     pub(crate) fn api_server(&self, folder: &Folder, keys: &Keys) -> Result<Program> {
         let mut program = Program::new("kube-apiserver", tool("kube-apiserver")?)
+            // Most of what it does in a test is to start, and a quarter of that would be collecting garbage.
+            .env("GOGC", "400")
+            .env("GOMEMLIMIT", "1GiB")
             .arg(format!(
                 "--etcd-servers=http://{}",
                 std::net::SocketAddr::new(self.address, ETCD)

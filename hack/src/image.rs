@@ -101,11 +101,25 @@ impl Arch {
         }
     }
 
-    /// What compiles ring's C for musl, and the Debian package that has it.
-    fn c_compiler(self) -> (&'static str, &'static str) {
+    /// What compiles ring's C for musl.
+    fn c_compiler(self) -> &'static str {
         match self {
-            Self::X86_64 => ("musl-gcc", "musl-tools"),
-            Self::Aarch64 => ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+            Self::X86_64 => "musl-gcc",
+            Self::Aarch64 => "aarch64-linux-gnu-gcc",
+        }
+    }
+
+    /// The compiler and the headers that it includes, each with the Debian package that has it.
+    fn needs(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::X86_64 => &[("musl-gcc", "musl-tools")],
+            Self::Aarch64 => &[
+                ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+                (
+                    "/usr/aarch64-linux-gnu/include/stdint.h",
+                    "libc6-dev-arm64-cross",
+                ),
+            ],
         }
     }
 }
@@ -282,8 +296,7 @@ fn compile(
     target: Option<&Path>,
 ) -> Result<()> {
     let (arch, profile) = (args.arch, args.profile);
-    let (compiler, package) = arch.c_compiler();
-    prerequisites::programs(&[(compiler, package)])?;
+    prerequisites::programs(arch.needs())?;
     rust_target(arch.target())?;
     let mut binaries: Vec<&str> = components.iter().map(|c| c.binary()).collect();
     binaries.sort_unstable();
@@ -295,7 +308,10 @@ fn compile(
     let mut build = cargo();
     build
         .env("CARGO_TARGET_DIR", &target)
-        .env(format!("CC_{}", arch.target().replace('-', "_")), compiler)
+        .env(
+            format!("CC_{}", arch.target().replace('-', "_")),
+            arch.c_compiler(),
+        )
         .args(["build", "--locked", "--profile", profile.name()])
         .args(["--target", arch.target()]);
     if arch == Arch::Aarch64 {
@@ -472,6 +488,15 @@ mod tests {
             assert!(text.contains("\nFROM scratch\n"), "{}", path.display());
             let entry = format!("ENTRYPOINT [\"/{}\"]", component.binary());
             assert!(text.contains(&entry), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn every_processors_compiler_is_installed_where_it_is_missing() {
+        for arch in Arch::value_variants() {
+            let compiler = arch.c_compiler();
+            let mut needs = arch.needs().iter();
+            assert!(needs.any(|(program, _)| *program == compiler), "{compiler}");
         }
     }
 

@@ -117,7 +117,8 @@ pub(crate) fn tools(parts: &[&str], release: Option<&str>) -> Result<()> {
     show(build).map(drop)
 }
 
-/// Installs the Debian package of each program that is not on the path: `(program, package)`.
+/// Installs the Debian package of each program that is not on the path, or of each file that is not there:
+/// `(program or absolute path, package)`.
 ///
 /// # Errors
 /// apt fails, or a program is missing and we are not root.
@@ -153,6 +154,7 @@ pub(crate) fn programs(wanted: &[(&str, &str)]) -> Result<()> {
 }
 
 fn on_path(name: &str) -> bool {
+    // An absolute path stands for itself, whatever it is joined to.
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()))
 }

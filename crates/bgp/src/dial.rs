@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use crate::config::{Hops, PeerAddress, PeerConfig};
 use crate::export::LocalAddresses;
 use crate::peer::{Ends, Setup};
+use crate::ttl;
 
 /// Longest wait for a TCP connection to open.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -39,7 +40,7 @@ pub(crate) fn dial(setup: Setup) -> Dial {
                 SocketAddr::V6(std::net::SocketAddrV6::new(ip, peer.remote_port, 0, scope))
             }
         };
-        let (ttl, min_ttl) = ttl_limits(&setup);
+        let (ttl, min_ttl) = ttl::limits(&setup);
         let options = tcp::Options {
             source: peer.source.map(|ip| SocketAddr::new(ip, 0)),
             interface: peer.interface.as_deref(),
@@ -68,6 +69,13 @@ pub(crate) fn explain(peer: &PeerConfig, error: &io::Error) -> String {
     let hint = match error.kind() {
         io::ErrorKind::ConnectionRefused => {
             ": does BGP run there, and does it know us as a neighbour?"
+        }
+        io::ErrorKind::TimedOut if matches!(peer.hops, Hops::Security(_)) => {
+            ": is it reachable in so few hops, and does BGP run there? With TTL security even a \
+             refusal is dropped"
+        }
+        io::ErrorKind::HostUnreachable if peer.hops == Hops::Direct => {
+            ": is it on the same link? If it is not, say over how many hops"
         }
         io::ErrorKind::TimedOut if peer.password.is_some() => {
             ": is it reachable, and is the password the same on both sides?"
@@ -101,15 +109,4 @@ pub(crate) fn ends_of(stream: &TcpStream) -> io::Result<Ends> {
         remote: stream.peer_addr()?,
         addresses: LocalAddresses::choose(local.ip(), &beside),
     })
-}
-
-/// TTL of what leaves and the smallest of what may arrive.
-pub(crate) fn ttl_limits(setup: &Setup) -> (Option<u8>, Option<u8>) {
-    match setup.peer.hops {
-        // RFC 4271 says nothing; external peers one hop away are the custom.
-        Hops::Direct if setup.internal() == Some(false) => (Some(1), None),
-        Hops::Direct => (None, None),
-        Hops::Multihop(ttl) => (Some(ttl), None),
-        Hops::Security(hops) => (Some(u8::MAX), Some(u8::MAX - (hops - 1))),
-    }
 }

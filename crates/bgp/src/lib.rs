@@ -74,6 +74,7 @@ mod session;
 mod snapshot;
 mod speaker;
 mod task;
+mod ttl;
 
 pub use community::{Community, CommunityError, ExtendedCommunity, LargeCommunity};
 pub use config::{

@@ -25,6 +25,7 @@ use crate::export::{Exporter, LocalAddresses};
 use crate::route::RouteSet;
 use crate::session::{Agreement, Ended, Event, Notified, Session, SessionConfig, Stop};
 use crate::snapshot::{Counters, SessionState};
+use crate::ttl;
 
 pub(crate) use halt::Halt;
 use halt::Phase;
@@ -272,9 +273,23 @@ impl Peer {
         self.retry_later(now, jitter);
     }
 
-    /// The peer connected; `None` if that connection is refused.
-    pub(crate) fn accepted(&mut self, now: Instant, ends: Ends) -> Option<ConnId> {
+    /// The peer connected, with a first packet of this TTL where it is known;
+    /// `None` if that connection is refused.
+    pub(crate) fn accepted(
+        &mut self,
+        now: Instant,
+        ends: Ends,
+        first_ttl: Option<u8>,
+    ) -> Option<ConnId> {
         if !self.wants_session() {
+            return None;
+        }
+        // Told apart here, before any octet is read: what arrived before the
+        // kernel knew the limit is in the connection already.
+        if let Some(refusal) = first_ttl.and_then(|ttl| ttl::refusal(self.setup.peer.hops, ttl)) {
+            if self.established.is_none() {
+                self.fail("ttl-security", refusal);
+            }
             return None;
         }
         // One that the peer opened before and that did not come up is dead to
@@ -492,7 +507,8 @@ impl Peer {
             let who = if notified.received { "peer" } else { "we" };
             let text = notified
                 .text
-                .as_ref()
+                .clone()
+                .or_else(|| self.why_silent(id, &notified))
                 .map(|text| format!(": {text}"))
                 .unwrap_or_default();
             self.fail(
@@ -515,6 +531,18 @@ impl Peer {
         self.drop_connection(id, Close::Flush);
         if self.connections.is_empty() && !self.dialing {
             self.retry_later(now, jitter);
+        }
+    }
+
+    /// What may be wrong where the hold timer ends a session that did not come up.
+    fn why_silent(&self, id: ConnId, notified: &Notified) -> Option<String> {
+        if notified.received || !notified.is_hold_timer() || self.is_established(id) {
+            return None;
+        }
+        let hops = self.setup.peer.hops;
+        match self.connection(id)?.session.opened() {
+            None => ttl::nothing_heard(hops),
+            Some(_) => Some(ttl::not_heard(hops).to_owned()),
         }
     }
 

@@ -22,13 +22,19 @@ use rustbgpd_wire::{
     RouteRefreshSubtype, Safi,
 };
 
-use crate::config::RemoteAs;
+use crate::config::{Hops, RemoteAs};
 use crate::family::Family;
 use crate::message::{self, Style};
 use crate::snapshot::{Counters, Negotiated, SessionState};
 
 pub(crate) use fuzz::fuzz;
 pub(crate) use terms::{Agreement, Ended, Event, Notified, Opened, SessionConfig, Stop};
+
+/// How long the OPEN of a peer with TTL security is waited for. RFC 4271 §8.2.2
+/// suggests 4 minutes; but such a connection opens and stays silent wherever the
+/// two sides do not agree, the peer's end of it is silent too, and what is mended
+/// over there shows with another attempt only.
+const OPEN_WAIT: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Debug)]
@@ -71,6 +77,9 @@ impl Session {
             FsmEvent::TcpConnectionConfirmed
         };
         session.feed(now, connected, &mut events);
+        if let Hops::Security(_) = session.config.peer.hops {
+            session.hold = session.hold.map(|due| due.min(now + OPEN_WAIT));
+        }
         (session, events)
     }
 

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::PeerName;
-use crate::dial::{Dial, dial, ends_of, explain, finished, ttl_limits};
+use crate::dial::{Dial, dial, ends_of, explain, finished};
 use crate::link::{Link, LinkEvent};
 use crate::peer::{Close, ConnId, Halt, Output, Peer, Setup};
 use crate::route::RouteSet;
@@ -25,6 +25,7 @@ use crate::snapshot::{
     BfdSnapshot, BfdState, Counters, FamilySnapshot, Notification, PeerError, PeerSnapshot,
     SessionState, Snapshot,
 };
+use crate::ttl;
 
 /// Shortest time for which a peer may take nothing before its session ends
 /// (RFC 9687 §6).
@@ -172,10 +173,11 @@ impl PeerTask {
 
     fn accepted(&mut self, stream: TcpStream) {
         let setup = self.peer.setup();
-        let (ttl, min_ttl) = ttl_limits(setup);
-        let ends = tcp::restrict_accepted(&stream, ttl, min_ttl).and_then(|()| ends_of(&stream));
-        let id = match ends {
-            Ok(ends) => self.peer.accepted(now(), ends),
+        let (ttl, min_ttl) = ttl::limits(setup);
+        let known = tcp::restrict_accepted(&stream, ttl, min_ttl)
+            .and_then(|()| Ok((ends_of(&stream)?, tcp::first_ttl(&stream)?)));
+        let id = match known {
+            Ok((ends, first_ttl)) => self.peer.accepted(now(), ends, first_ttl),
             Err(error) => {
                 tracing::debug!(peer = %self.name, %error, "an inbound connection was lost");
                 None

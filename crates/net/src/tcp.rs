@@ -9,7 +9,6 @@ use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Duration;
 
 use libc::{c_int, c_void, sockaddr_in, sockaddr_in6, socklen_t};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, Type};
@@ -79,6 +78,32 @@ pub fn restrict_accepted(
     restrict(&SockRef::from(stream), ipv4, ttl, min_ttl)
 }
 
+/// The TTL (hop limit) with which the first packet of a connection arrived that
+/// a [`Listener`] accepted: no option of the socket says it, and limits set
+/// after the kernel made the connection bind only what arrives later. `None`
+/// where the kernel did not keep that packet (it answered with a SYN cookie), or
+/// was asked before.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn first_ttl(stream: &TcpStream) -> io::Result<Option<u8>> {
+    // The headers of IP and TCP; with more extension headers than this a
+    // packet is an error.
+    let mut headers = [0; 512];
+    let length = option_bytes(stream, libc::IPPROTO_TCP, libc::TCP_SAVED_SYN, &mut headers)?;
+    let ttl = match headers.first().map(|octet| octet >> 4) {
+        // RFC 791 §3.1 and RFC 8200 §3.
+        Some(4) => 8,
+        Some(6) => 7,
+        _ => return Ok(None),
+    };
+    Ok(headers
+        .get(..length)
+        .and_then(|kept| kept.get(ttl))
+        .copied())
+}
+
 /// A listening socket that knows MD5 keys.
 #[derive(Debug)]
 pub struct Listener {
@@ -87,7 +112,8 @@ pub struct Listener {
 
 impl Listener {
     /// Binds and listens. IPv6 sockets take IPv6 alone. Packets leave with TTL
-    /// 255, so that a peer with TTL security sees our SYN-ACK.
+    /// 255, so that a peer with TTL security sees our SYN-ACK. The first packet
+    /// of each connection is kept for [`first_ttl`].
     ///
     /// # Errors
     ///
@@ -103,6 +129,7 @@ impl Listener {
             socket.set_only_v6(true)?;
         }
         restrict(&socket, address.is_ipv4(), Some(u8::MAX), None)?;
+        set_option(&socket, libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, &1)?;
         socket.bind(&address.into())?;
         socket.listen(128)?;
         Ok(Self {
@@ -137,16 +164,6 @@ impl Listener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner.local_addr()
     }
-}
-
-/// Bounds how long sent data may stay without acknowledgement before the
-/// kernel gives the connection up.
-///
-/// # Errors
-///
-/// What the kernel says.
-pub fn set_user_timeout(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
-    SockRef::from(stream).set_tcp_user_timeout(Some(timeout))
 }
 
 fn explain(error: &io::Error, what: &str) -> io::Error {
@@ -235,6 +252,34 @@ pub(crate) fn set_option<T>(
     }
 }
 
+/// Reads a socket option into `value` and says how much of it was filled.
+#[allow(unsafe_code)]
+fn option_bytes(
+    socket: &impl AsFd,
+    level: c_int,
+    option: c_int,
+    value: &mut [u8],
+) -> io::Result<usize> {
+    let mut length = socklen_t::try_from(value.len())
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: the descriptor is open for the call, and `value` is writable for
+    // the length given.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            option,
+            value.as_mut_ptr().cast::<c_void>(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(usize::try_from(length).unwrap_or_default())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Addresses of the interface that holds `local` (itself left out), most
 /// useful first: global ones, then link-local.
 ///
@@ -315,6 +360,8 @@ unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -406,6 +453,27 @@ mod tests {
                     .is_err(),
                 "a packet with TTL 64 passed the limit of 255"
             );
+        });
+    }
+
+    #[test]
+    fn the_ttl_of_the_first_packet_is_known_of_what_was_accepted() {
+        runtime().block_on(async {
+            for address in ["127.0.0.1:0", "[::1]:0"] {
+                let listener = Listener::bind(address.parse().unwrap()).unwrap();
+                let remote = listener.local_addr().unwrap();
+                for ttl in [1, 64, 255] {
+                    let options = Options {
+                        ttl: Some(ttl),
+                        ..Options::default()
+                    };
+                    let (_client, server) =
+                        tokio::join!(connect(remote, &options), listener.accept());
+                    let server = server.unwrap().0;
+                    assert_eq!(first_ttl(&server).unwrap(), Some(ttl), "{address}");
+                    assert_eq!(first_ttl(&server).unwrap(), None, "it is told once");
+                }
+            }
         });
     }
 

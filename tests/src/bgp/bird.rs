@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 
-use super::{BfdPeer, Bgp, Daemon, IpNet, Neighbor, Peer, Route, Tags};
+use super::{BfdPeer, Bgp, Daemon, Hops, IpNet, Neighbor, Peer, Route, Tags};
 use crate::process::Program;
 
 /// What is written down at the end.
@@ -106,8 +106,11 @@ fn bgp(text: &mut String, index: usize, config: &Bgp, peer: &Peer) -> Result<()>
     if peer.passive {
         writeln!(text, "  passive yes;")?;
     }
-    if peer.ttl_security {
-        writeln!(text, "  ttl security yes;")?;
+    match peer.hops {
+        Hops::Direct => {}
+        Hops::Multihop(ttl) => writeln!(text, "  multihop {ttl};")?,
+        Hops::Security(1) => writeln!(text, "  ttl security yes;")?,
+        Hops::Security(hops) => writeln!(text, "  multihop {hops}; ttl security yes;")?,
     }
     if let Some(password) = &peer.password {
         writeln!(text, "  password \"{password}\";")?;

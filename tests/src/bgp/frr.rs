@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{BfdPeer, Bgp, Daemon, IpNet, Neighbor, Peer, Route, Tags};
+use super::{BfdPeer, Bgp, Daemon, Hops, IpNet, Neighbor, Peer, Route, Tags};
 use crate::process::Program;
 use crate::wait::{Deadline, eventually};
 
@@ -173,8 +173,10 @@ fn neighbor(text: &mut String, name: &str, peer: &Peer) -> Result<()> {
     if peer.passive && !peer.is_range() {
         writeln!(text, " neighbor {name} passive")?;
     }
-    if peer.ttl_security {
-        writeln!(text, " neighbor {name} ttl-security hops 1")?;
+    match peer.hops {
+        Hops::Direct => {}
+        Hops::Multihop(ttl) => writeln!(text, " neighbor {name} ebgp-multihop {ttl}")?,
+        Hops::Security(hops) => writeln!(text, " neighbor {name} ttl-security hops {hops}")?,
     }
     if let Some(password) = &peer.password {
         writeln!(text, " neighbor {name} password {password}")?;

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Bgp, Daemon, IpNet, Neighbor, Peer, Route};
+use super::{Bgp, Daemon, Hops, IpNet, Neighbor, Peer, Route};
 use crate::process::Program;
 
 /// What is written down at the end.
@@ -62,12 +62,18 @@ fn settings(peer: &Peer, name: &str, value: &str) -> Value {
             "mp-graceful-restart": { "config": { "enabled": peer.graceful_restart } },
         })
     });
+    let (least_ttl, multihop_ttl) = match peer.hops {
+        Hops::Direct => (None, None),
+        Hops::Multihop(ttl) => (None, Some(ttl)),
+        Hops::Security(hops) => (Some(u8::MAX - (hops - 1)), None),
+    };
     json!({
         "config": { name: value, "peer-as": peer.asn, "auth-password": peer.password.clone().unwrap_or_default() },
         "timers": { "config": {
-            "hold-time": peer.hold, "keepalive-interval": peer.keepalive(), "connect-retry": 5, "idle-hold-time-after-reset": 1,
+            "hold-time": peer.hold, "keepalive-interval": peer.keepalive(), "connect-retry": 1, "idle-hold-time-after-reset": 1,
         } },
-        "ttl-security": { "config": { "enabled": peer.ttl_security, "ttl-min": 255 } },
+        "ttl-security": { "config": { "enabled": least_ttl.is_some(), "ttl-min": least_ttl.unwrap_or(0) } },
+        "ebgp-multihop": { "config": { "enabled": multihop_ttl.is_some(), "multihop-ttl": multihop_ttl.unwrap_or(0) } },
         "transport": { "config": { "passive-mode": peer.passive } },
         "graceful-restart": { "config": { "enabled": peer.graceful_restart, "restart-time": 60 } },
         "afi-safis": families,

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
+use openelb_bgp::Hops;
 
 use crate::folder::Folder;
 use crate::namespace::Namespace;
@@ -175,8 +176,8 @@ pub struct Peer {
     pub graceful_restart: bool,
     /// Wait for the peer to connect.
     pub passive: bool,
-    /// Take nothing that came through a router (RFC 5082).
-    pub ttl_security: bool,
+    /// How far away the peer is.
+    pub hops: Hops,
 }
 
 impl Peer {
@@ -197,7 +198,7 @@ impl Peer {
             bfd: None,
             graceful_restart: false,
             passive: addresses.prefix_len() != addresses.max_prefix_len(),
-            ttl_security: false,
+            hops: Hops::Direct,
         }
     }
 
@@ -236,10 +237,10 @@ impl Peer {
         self
     }
 
-    /// Taking nothing that came through a router (RFC 5082).
+    /// At this distance.
     #[must_use]
-    pub fn ttl_security(mut self) -> Self {
-        self.ttl_security = true;
+    pub fn hops(mut self, hops: Hops) -> Self {
+        self.hops = hops;
         self
     }
 

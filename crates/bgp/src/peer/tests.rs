@@ -1,5 +1,7 @@
 //! Peers against peers under a fake clock, and against random events.
 
+mod ttl;
+
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -22,6 +24,8 @@ struct Net {
     events: VecDeque<(Instant, Happening)>,
     /// Connections cannot be opened.
     down: bool,
+    /// The side to which nothing gets through on connections that are open.
+    deaf: Option<usize>,
     /// Times each side asked for a connection.
     dials: [u32; 2],
 }
@@ -88,6 +92,7 @@ impl Net {
             wires: Vec::new(),
             events: VecDeque::new(),
             down: false,
+            deaf: None,
             dials: [0; 2],
         };
         for peer in &mut net.peers {
@@ -167,6 +172,8 @@ impl Net {
     fn happen(&mut self, event: Happening) {
         let now = self.now;
         match event {
+            Happening::Octets { to, .. } | Happening::Close { to, .. } if self.deaf == Some(to) => {
+            }
             Happening::Dial { from } => {
                 if self.down {
                     self.peers[from].dial_failed(now, "refused", 0.5);
@@ -179,7 +186,7 @@ impl Net {
                 let id = self.peers[from].dialed(now, ends(from, port));
                 self.wires[wire][from] = Some(id);
                 let other = 1 - from;
-                match self.peers[other].accepted(now, ends(other, port)) {
+                match self.peers[other].accepted(now, ends(other, port), None) {
                     Some(id) => self.wires[wire][other] = Some(id),
                     None => self.later(Happening::Close { to: from, wire }),
                 }
@@ -619,7 +626,7 @@ proptest! {
                 Blow::Dial(side) => {
                     // A connection out of turn, as from another program there.
                     let port = 50_000;
-                    if let Some(id) = net.peers[side].accepted(now, ends(side, port)) {
+                    if let Some(id) = net.peers[side].accepted(now, ends(side, port), None) {
                         net.wires.push([None; 2]);
                         let wire = net.wires.len() - 1;
                         net.wires[wire][side] = Some(id);

@@ -80,6 +80,13 @@ pub(crate) struct Notified {
     pub text: Option<String>,
 }
 
+impl Notified {
+    /// Whether it says that nothing was heard for the hold time (RFC 4271 §6.5).
+    pub(crate) fn is_hold_timer(&self) -> bool {
+        self.code == 4
+    }
+}
+
 /// Why we end a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {

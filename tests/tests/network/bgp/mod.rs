@@ -19,4 +19,5 @@ mod reconnect;
 mod restart;
 mod routes;
 mod sessions;
+mod ttl;
 mod versions;

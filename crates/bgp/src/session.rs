@@ -288,11 +288,16 @@ impl Session {
                 .any(|capability| matches!(capability, Capability::GracefulRestart { .. })),
         };
         let before = self.state();
-        self.feed(now, FsmEvent::OpenReceived(open), events);
+        let mut answer = Vec::new();
+        self.feed(now, FsmEvent::OpenReceived(open), &mut answer);
         if before == SessionState::OpenSent && self.state() == SessionState::OpenConfirm {
             self.opened = Some(opened);
+            // Before the KEEPALIVE that accepts it: a connection that loses to
+            // another one would be established for the peer first, which might
+            // then have closed the one that stays.
             events.push(Event::Opened(opened));
         }
+        events.append(&mut answer);
     }
 
     fn check_update(&self, update: &rustbgpd_wire::UpdateMessage) -> FsmEvent {

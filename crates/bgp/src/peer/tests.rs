@@ -265,6 +265,35 @@ fn both_sides_connect_at_once_and_one_connection_stays() {
 }
 
 #[test]
+fn a_connection_that_loses_is_closed_without_being_accepted_first() {
+    let mut net = Net::plain();
+    let now = net.now;
+    let theirs = net.peers[1].dialed(now, ends(1, 40_001));
+    let open = net.peers[1].take_outputs().into_iter().find_map(|output| {
+        let Output::Send(id, octets) = output else {
+            return None;
+        };
+        (id == theirs).then_some(octets)
+    });
+    let us = &mut net.peers[0];
+    let loser = us.dialed(now, ends(0, 40_000));
+    us.accepted(now, ends(0, 40_001), None).unwrap();
+    us.take_outputs();
+    us.received(now, loser, &mut BytesMut::from(&open.unwrap()[..]), 0.5);
+    let outputs = us.take_outputs();
+    let [
+        Output::Send(to, octets),
+        Output::Close(closed, Close::Flush),
+    ] = &outputs[..]
+    else {
+        panic!("not one message and the end: {outputs:?}");
+    };
+    assert_eq!((*to, *closed), (loser, loser));
+    // NOTIFICATION: Cease, Connection Collision Resolution.
+    assert_eq!(octets[18..21], [3, 6, 7]);
+}
+
+#[test]
 fn a_lost_session_comes_back_by_itself_within_a_second() {
     let mut net = Net::plain();
     net.run(Duration::from_secs(15));

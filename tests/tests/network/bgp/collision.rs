@@ -98,6 +98,11 @@ fn with_bird_our_connection_stays_where_our_identifier_is_larger() {
 }
 
 #[test]
+fn with_bird_its_connection_stays_where_our_identifier_is_smaller() {
+    scenario(async || both_call(Software::Bird, SMALLER).await);
+}
+
+#[test]
 fn with_gobgp_one_connection_stays() {
     scenario(async || both_call(Software::GoBgp, LARGER).await);
 }

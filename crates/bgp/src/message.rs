@@ -1,15 +1,20 @@
-//! Messages between bytes and plain data.
+//! Messages between bytes and plain data: here they are written, in `read` they
+//! are read.
 //!
-//! With `session.rs` this is the seam: no other file names the codec crate.
-//! Everything written here is bounded by the limit given, and everything read
-//! is checked by the codec before it is looked at.
+//! With `session` this is the seam: no other module names the codec crate.
+//! Everything written is bounded by the limit given, and everything read is
+//! checked by the codec before it is looked at.
+
+mod read;
+#[cfg(test)]
+mod read_back;
 
 use bytes::{Bytes, BytesMut};
 use ipnet::IpNet;
 use rustbgpd_wire::attribute::{AsPath, AsPathSegment, MpReachNlri, MpUnreachNlri};
 use rustbgpd_wire::{
-    Afi, DecodeError, EncodeError, Ipv4UnicastMode, Message, NlriEntry, NotificationMessage,
-    PathAttribute, Prefix, RouteRefreshMessage, RouteRefreshSubtype, Safi, UpdateMessage,
+    Afi, EncodeError, Ipv4UnicastMode, NlriEntry, PathAttribute, Prefix, RouteRefreshMessage,
+    RouteRefreshSubtype, Safi, UpdateMessage,
 };
 use std::net::IpAddr;
 
@@ -17,6 +22,10 @@ use crate::community::Community;
 use crate::export::Exported;
 use crate::family::Family;
 use crate::route::Origin;
+
+pub(crate) use read::{explain, next_message, summarize};
+#[cfg(test)]
+pub(crate) use read_back::read_update;
 
 /// A prefix with its path identifier (zero outside RFC 7911).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -359,65 +368,6 @@ fn fitting(nlri: &[Nlri], room: usize, add_path: bool) -> usize {
         .count()
 }
 
-/// What an UPDATE of the peer amounts to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct UpdateSummary {
-    pub announced: u64,
-    pub withdrawn: u64,
-    /// It had errors that RFC 7606 lets pass.
-    pub malformed: bool,
-}
-
-/// Reads an UPDATE as far as it must be to be counted and checked (RFC 7606).
-pub(crate) fn summarize(
-    update: &UpdateMessage,
-    internal: bool,
-    four_octet_as: bool,
-) -> Result<UpdateSummary, DecodeError> {
-    let parsed = update.parse_revised(four_octet_as, internal, false, &[])?;
-    let mut summary = UpdateSummary {
-        announced: parsed.update.announced.len() as u64,
-        withdrawn: parsed.update.withdrawn.len() as u64,
-        malformed: !parsed.malformed.is_empty(),
-    };
-    let in_body = summary.announced > 0;
-    for attribute in &parsed.update.attributes {
-        match attribute {
-            PathAttribute::MpReachNlri(reach) => summary.announced += reach.announced.len() as u64,
-            PathAttribute::MpUnreachNlri(unreach) => {
-                summary.withdrawn += unreach.withdrawn.len() as u64;
-            }
-            _ => {}
-        }
-    }
-    if !summary.malformed && summary.announced > 0 {
-        summary.malformed = rustbgpd_wire::validate::validate_update_attributes(
-            &parsed.update.attributes,
-            true,
-            in_body,
-            !internal,
-        )
-        .is_err();
-    }
-    Ok(summary)
-}
-
-/// Cuts the next complete message off `buffer` and decodes it; `None` when
-/// more octets are needed. `limit` bounds what may be waited for.
-pub(crate) fn next_message(
-    buffer: &mut BytesMut,
-    limit: u16,
-) -> Result<Option<Message>, DecodeError> {
-    let Some(length) = rustbgpd_wire::peek_message_length(buffer, limit)? else {
-        return Ok(None);
-    };
-    if buffer.len() < usize::from(length) {
-        return Ok(None);
-    }
-    let mut frame: Bytes = buffer.split_to(usize::from(length)).freeze();
-    rustbgpd_wire::decode_message(&mut frame, limit).map(Some)
-}
-
 /// Data of an administrative shutdown (RFC 9003 §2), cut at 255 octets.
 pub(crate) fn shutdown_data(text: &str) -> Bytes {
     let mut end = text.len().min(usize::from(u8::MAX));
@@ -429,87 +379,6 @@ pub(crate) fn shutdown_data(text: &str) -> Bytes {
     data.extend_from_slice(&[u8::try_from(text.len()).unwrap_or(u8::MAX)]);
     data.extend_from_slice(text.as_bytes());
     data.freeze()
-}
-
-/// Meaning and text of a NOTIFICATION.
-pub(crate) fn explain(notification: &NotificationMessage) -> (String, Option<String>) {
-    let meaning = rustbgpd_wire::notification::description(notification.code, notification.subcode);
-    let text = rustbgpd_wire::notification::extract_shutdown_communication(notification)
-        .ok()
-        .flatten()
-        .filter(|text| !text.is_empty())
-        .map(str::to_owned);
-    (meaning.to_owned(), text)
-}
-
-/// What an UPDATE says, for tests: withdrawn prefixes, announced prefixes with
-/// their next hop, and the communities.
-#[cfg(test)]
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Read {
-    pub withdrawn: Vec<Nlri>,
-    pub announced: Vec<Nlri>,
-    pub next_hop: Option<IpAddr>,
-    pub communities: Vec<u32>,
-    pub local_pref: Option<u32>,
-    pub as_path: Vec<u32>,
-}
-
-#[cfg(test)]
-pub(crate) fn read_update(frame: &[u8], style: &Style) -> Read {
-    let mut octets = Bytes::copy_from_slice(frame);
-    let Ok(Message::Update(update)) = rustbgpd_wire::decode_message(&mut octets, u16::MAX) else {
-        panic!("no UPDATE: {frame:02x?}");
-    };
-    let families: Vec<_> = style
-        .add_path
-        .iter()
-        .map(|family| (afi(*family), Safi::Unicast))
-        .collect();
-    let parsed = update
-        .parse(style.four_octet_as, style.add_path(Family::Ipv4), &families)
-        .unwrap();
-    let of_v4 = |entry: &rustbgpd_wire::nlri::Ipv4NlriEntry| Nlri {
-        prefix: ipnet::Ipv4Net::new(entry.prefix.addr, entry.prefix.len)
-            .unwrap()
-            .into(),
-        path_id: entry.path_id,
-    };
-    let of_any = |entry: &NlriEntry| Nlri {
-        prefix: match entry.prefix {
-            Prefix::V4(p) => ipnet::Ipv4Net::new(p.addr, p.len).unwrap().into(),
-            Prefix::V6(p) => ipnet::Ipv6Net::new(p.addr, p.len).unwrap().into(),
-        },
-        path_id: entry.path_id,
-    };
-    let mut read = Read {
-        withdrawn: parsed.withdrawn.iter().map(of_v4).collect(),
-        announced: parsed.announced.iter().map(of_v4).collect(),
-        ..Read::default()
-    };
-    for attribute in &parsed.attributes {
-        match attribute {
-            PathAttribute::NextHop(ip) => read.next_hop = Some((*ip).into()),
-            PathAttribute::LocalPref(value) => read.local_pref = Some(*value),
-            PathAttribute::Communities(list) => read.communities.clone_from(list),
-            PathAttribute::AsPath(path) => {
-                for segment in &path.segments {
-                    if let AsPathSegment::AsSequence(list) = segment {
-                        read.as_path.extend(list);
-                    }
-                }
-            }
-            PathAttribute::MpReachNlri(reach) => {
-                read.next_hop = Some(reach.next_hop);
-                read.announced.extend(reach.announced.iter().map(of_any));
-            }
-            PathAttribute::MpUnreachNlri(unreach) => {
-                read.withdrawn.extend(unreach.withdrawn.iter().map(of_any));
-            }
-            _ => {}
-        }
-    }
-    read
 }
 
 #[cfg(test)]

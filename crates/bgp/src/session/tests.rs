@@ -5,8 +5,7 @@ mod golden;
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::config::PeerConfig;
-use crate::config::{GracefulRestart, Hops};
+use crate::config::{GracefulRestart, Hops, PeerConfig, RemoteAs};
 
 fn config(restarting: bool, change: impl FnOnce(&mut PeerConfig)) -> SessionConfig {
     let mut peer = PeerConfig::new("192.0.2.2".parse().unwrap(), RemoteAs::Exactly(65002));

@@ -5,9 +5,13 @@
 //! At most three connections exist: one established or replaced, one that we
 //! opened and one that the peer opened. A session that needs another OPEN is
 //! reset; everything else changes under way. `setup` is what it is made from,
-//! `contest` decides between connections, `halt` is its planned end.
+//! `contest` decides between connections, `established` is the session that is
+//! up, `guard` what BFD says of it, `failure` why there is none, `halt` the
+//! planned end.
 
 mod contest;
+mod established;
+mod failure;
 mod guard;
 mod halt;
 mod setup;
@@ -18,15 +22,16 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::adj_rib_out::AdjRibOut;
 use crate::backoff::Backoff;
 use crate::config::{AdminState, PeerName};
-use crate::export::{Exporter, LocalAddresses};
+use crate::export::LocalAddresses;
 use crate::route::RouteSet;
-use crate::session::{Agreement, Ended, Event, Notified, Session, SessionConfig, Stop};
+use crate::session::{Ended, Event, Notified, Session, SessionConfig, Stop};
 use crate::snapshot::{Counters, SessionState};
 use crate::ttl;
 
+use established::Established;
+pub(crate) use failure::Failure;
 pub(crate) use halt::Halt;
 use halt::Phase;
 pub(crate) use setup::Setup;
@@ -64,28 +69,11 @@ pub(crate) enum Close {
     Now,
 }
 
-/// Why there is no session, in terms of the snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub label: &'static str,
-    pub message: String,
-}
-
 #[derive(Debug)]
 struct Connection {
     id: ConnId,
     session: Session,
     ends: Ends,
-}
-
-#[derive(Debug)]
-struct Established {
-    id: ConnId,
-    since: Instant,
-    rib: AdjRibOut,
-    exporter: Exporter,
-    /// Nothing is told before: BFD is waited for.
-    kept_until: Option<Instant>,
 }
 
 /// See the module.
@@ -145,16 +133,6 @@ impl Peer {
         &self.setup
     }
 
-    /// Why there is no session, or why the last one ended.
-    pub(crate) fn failure(&self) -> Option<&Failure> {
-        self.failure.as_ref()
-    }
-
-    /// Takes the NOTIFICATION that ended a session since the last call.
-    pub(crate) fn take_notified(&mut self) -> Option<Notified> {
-        self.notified.take()
-    }
-
     /// Whether the peer was stopped and nothing is left to do.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self.phase, Phase::Done)
@@ -171,28 +149,6 @@ impl Peer {
             SessionState::Idle
         };
         connected.max().unwrap_or(idle).max(idle)
-    }
-
-    /// What was agreed on in the established session.
-    pub(crate) fn agreement(&self) -> Option<&Arc<Agreement>> {
-        let id = self.established.as_ref()?.id;
-        self.connection(id)?.session.agreement()
-    }
-
-    /// The connection of the established session with its Adj-RIB-Out; `None`
-    /// also while its routes wait for BFD.
-    pub(crate) fn outgoing(&mut self) -> Option<(ConnId, &mut AdjRibOut)> {
-        self.established
-            .as_mut()
-            .filter(|established| established.kept_until.is_none())
-            .map(|established| (established.id, &mut established.rib))
-    }
-
-    /// What the established session has told.
-    pub(crate) fn rib(&self) -> Option<&AdjRibOut> {
-        self.established
-            .as_ref()
-            .map(|established| &established.rib)
     }
 
     /// When [`Self::tick`] is due.
@@ -252,12 +208,6 @@ impl Peer {
         if self.connections.is_empty() {
             self.start(now);
         }
-    }
-
-    /// Takes a new set of routes.
-    pub(crate) fn announce(&mut self, routes: Arc<RouteSet>) {
-        self.routes = routes;
-        self.plan();
     }
 
     /// The connection asked for is open.
@@ -354,37 +304,12 @@ impl Peer {
             && self.setup.check().is_ok()
     }
 
-    fn report_config(&mut self) {
-        if let Err(error) = self.setup.check() {
-            self.fail("config", error.to_string());
-        } else if let AdminState::Down(text) = &self.setup.peer.admin {
-            let message = format!("administratively down: {text}");
-            self.fail("admin-down", message);
-        } else if self
-            .failure
-            .as_ref()
-            .is_some_and(|failure| matches!(failure.label, "config" | "admin-down"))
-        {
-            self.failure = None;
-        }
-    }
-
-    fn fail(&mut self, label: &'static str, message: String) {
-        self.failure = Some(Failure { label, message });
-    }
-
     fn connection(&self, id: ConnId) -> Option<&Connection> {
         self.connections.iter().find(|conn| conn.id == id)
     }
 
     fn connection_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
         self.connections.iter_mut().find(|conn| conn.id == id)
-    }
-
-    fn is_established(&self, id: ConnId) -> bool {
-        self.established
-            .as_ref()
-            .is_some_and(|established| established.id == id)
     }
 
     fn dial_if_wanted(&mut self, _now: Instant) {
@@ -454,75 +379,9 @@ impl Peer {
         }
     }
 
-    fn establish(&mut self, now: Instant, id: ConnId, agreement: &Agreement) {
-        let Some(ends) = self.connection(id).map(|conn| conn.ends) else {
-            return;
-        };
-        self.retry_at = None;
-        self.cancel_dial();
-        let negotiated = &agreement.negotiated;
-        let exporter = Exporter {
-            peer: Arc::clone(&self.name),
-            add_path: negotiated.add_path_send.clone(),
-            addresses: ends.addresses,
-            extended_next_hop: negotiated.extended_next_hop,
-            over_v6: ends.local.is_ipv6(),
-            shutting_down: !matches!(self.phase, Phase::Running),
-        };
-        let rib = AdjRibOut::new(
-            agreement.style.clone(),
-            &agreement.families,
-            negotiated.enhanced_route_refresh,
-        );
-        let kept_until = self.keep_back_until(now);
-        self.established = Some(Established {
-            id,
-            since: now,
-            rib,
-            exporter,
-            kept_until,
-        });
-        count(&self.counters.established);
-        self.plan();
-        // One that did not get this far has lost.
-        let losers: Vec<ConnId> = self
-            .connections
-            .iter()
-            .map(|conn| conn.id)
-            .filter(|other| *other != id)
-            .collect();
-        for loser in losers {
-            self.close_loser(now, loser);
-        }
-    }
-
-    fn plan(&mut self) {
-        if let Some(established) = &mut self.established {
-            established.rib.plan(&self.routes, &established.exporter);
-        }
-    }
-
     fn ended(&mut self, now: Instant, id: ConnId, why: Ended, jitter: f64) {
         if let Ended::Notified(notified) = why {
-            let who = if notified.received { "peer" } else { "we" };
-            let text = notified
-                .text
-                .clone()
-                .or_else(|| self.why_silent(id, &notified))
-                .map(|text| format!(": {text}"))
-                .unwrap_or_default();
-            self.fail(
-                if notified.received {
-                    "notification-received"
-                } else {
-                    "notification-sent"
-                },
-                format!(
-                    "{who} ended the session: {} ({}/{}){text}",
-                    notified.meaning, notified.code, notified.subcode
-                ),
-            );
-            self.notified = Some(notified);
+            self.report_notified(id, notified);
         }
         let was_established = self.is_established(id);
         if was_established {
@@ -531,25 +390,6 @@ impl Peer {
         self.drop_connection(id, Close::Flush);
         if self.connections.is_empty() && !self.dialing {
             self.retry_later(now, jitter);
-        }
-    }
-
-    /// What may be wrong where the hold timer ends a session that did not come up.
-    fn why_silent(&self, id: ConnId, notified: &Notified) -> Option<String> {
-        if notified.received || !notified.is_hold_timer() || self.is_established(id) {
-            return None;
-        }
-        let hops = self.setup.peer.hops;
-        match self.connection(id)?.session.opened() {
-            None => ttl::nothing_heard(hops),
-            Some(_) => Some(ttl::not_heard(hops).to_owned()),
-        }
-    }
-
-    fn forget_established(&mut self, now: Instant) {
-        if let Some(established) = self.established.take() {
-            count(&self.counters.dropped);
-            self.backoff.ended(now - established.since);
         }
     }
 

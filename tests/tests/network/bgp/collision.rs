@@ -64,8 +64,10 @@ async fn both_call(software: Software, our_id: Ipv4Addr) -> Result<()> {
         .await?;
     let peer = us.snapshot().peers["p0"].clone();
     let counted = peer.counters.read();
+    // FRR 8.4 now and then ends the session that stays once more ("No AFI/SAFI activated for peer"), before any route.
+    let flaps = u64::from(software == Software::Frr);
     ensure!(
-        (counted.established, counted.dropped) == (1, 0),
+        counted.dropped <= flaps && counted.established == counted.dropped + 1,
         "{counted:?}"
     );
     if software != Software::GoBgp {

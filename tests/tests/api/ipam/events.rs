@@ -66,8 +66,9 @@ async fn all_said(bed: &Bed, probe: &str) -> Result<()> {
 fn each_change_is_told_once_in_openelbs_words() {
     story(async || -> Result<()> {
         let bed = Bed::start().await?;
-        let controller = bed.controller("one")?;
+        // Before the controller, which else may hear of the Service first and say that there is no Eip.
         bed.eip("lan", "192.0.2.0/24").await?;
+        let controller = bed.controller("one")?;
         bed.create(&service("web")).await?;
         let mut told = vec!["AssignIP: success to assign ip: 192.0.2.0"];
         says(&bed, "web", &told).await?;
@@ -100,8 +101,8 @@ fn each_change_is_told_once_in_openelbs_words() {
 fn services_of_a_deleted_eip_are_told_what_becomes_of_them() {
     story(async || -> Result<()> {
         let bed = Bed::start().await?;
-        let _controller = bed.controller("one")?;
         bed.eip("lan", "192.0.2.0/30").await?;
+        let _controller = bed.controller("one")?;
         bed.create(&service("free")).await?;
         bed.shows("free", &["192.0.2.0"]).await?;
         bed.create(&service("bound").eip("lan")).await?;

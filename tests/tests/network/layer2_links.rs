@@ -329,6 +329,15 @@ fn a_third_host_that_believed_a_foreign_claim_is_told_better() {
         let (own, foreign) = (speakers.lan.mac("alpha")?, speakers.lan.mac("client")?);
         let monitor = Program::new("monitor", "/sbin/ip").args(["monitor", "neigh"]);
         let monitor = speakers.lan.start("third", monitor)?;
+        // Since when it hears of changes it does not say.
+        eventually("the monitor to listen", Deadline::SHORT, async || {
+            let other = "neigh replace 10.0.0.254 lladdr 02:00:00:00:00:fe dev eth0 nud permanent";
+            speakers.lan.ip("third", other)?;
+            speakers.lan.ip("third", "neigh del 10.0.0.254 dev eth0")?;
+            ensure!(monitor.log().contains("10.0.0.254"), "it hears nothing");
+            Ok(())
+        })
+        .await?;
         speakers
             .lan
             .run("third", &["ping", "-n", "-c", "1", "-W", "5", VIP])?;

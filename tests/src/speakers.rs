@@ -318,7 +318,8 @@ impl Prober {
     /// # Errors
     /// It does not happen in time.
     pub async fn settled(&self, in_a_row: usize, by: impl Fn(&str) -> bool) -> Result<Move> {
-        eventually("the address to be answered", Deadline::SHORT, async || {
+        // With the profile `calm` a node that comes back waits for long.
+        eventually("the address to be answered", Deadline::LONG, async || {
             let probes = self.probes();
             let tail = probes
                 .get(probes.len().saturating_sub(in_a_row)..)

@@ -95,6 +95,7 @@ async fn out_of_step() {
 /// The cable of the leader's node is cut behind the switch: no carrier is lost, no word is said.
 async fn silent_deaths(args: &Args) -> Result<Figure> {
     let speakers = Speakers::start(&NODES, &["--profile", &args.profile]).await?;
+    steady(&speakers).await?;
     let mut gaps = Vec::new();
     for run in 0..args.runs {
         let leader = speakers.leader(VIP).await?;
@@ -110,6 +111,19 @@ async fn silent_deaths(args: &Args) -> Result<Figure> {
         prober.settled(30, |by| by == leader).await?;
     }
     Figure::of("silent death ms", "ms", gaps)
+}
+
+/// Waits until every speaker has been a member for long enough to take an address from another, after which none moves.
+async fn steady(speakers: &Speakers) -> Result<()> {
+    for name in NODES {
+        let node = speakers.node(name)?;
+        eventually("a steady speaker", Deadline::LONG, async || {
+            ensure!(node.log().contains("\"steady\":true"), "{name} is not");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// From SIGKILL of the leading speaker, whose node lives, to the first datagram that another node answers.

@@ -230,8 +230,8 @@ mod tests {
     use openelb_net::{Link, Links, MacAddr};
 
     use super::*;
-    use crate::announce::Candidates;
     use crate::announce::testing::{TestWorld, at, node, service};
+    use crate::announce::{Candidates, Service, ServiceKey};
 
     fn ability(last: u8, subnet: &str) -> Ability {
         let link = Link {
@@ -402,6 +402,43 @@ mod tests {
         }
         let gone = three().service(service("web").ready_on("a").prefers("z"));
         assert_eq!(roles(&gone, &members(&[("a", NEAR)])), Some(Role::Lead));
+    }
+
+    #[test]
+    fn a_wish_that_is_amended_is_the_one_made_anew() {
+        let key = ServiceKey::new("default", "web");
+        let dns = service("dns").addresses(&["203.0.113.2"]).ready_on("b");
+        let mut world = three()
+            .service(service("web").ready_on("a"))
+            .service(dns)
+            .build();
+        let members = members(&[("a", NEAR), ("b", NEAR), ("c", NEAR)]);
+        let candidates = Candidates::new(&world, at(0));
+        let anew = |world: &World| {
+            let able = Able::new(world, &candidates);
+            desired(world, &able, &members, &choices(world))
+        };
+        let mut kept = anew(&world);
+        let before = kept.clone();
+        let web = Service {
+            addresses: vec!["203.0.113.1".parse().unwrap()],
+            preferred_node: Some("b".to_owned()),
+            ..Service::default()
+        };
+        for service in [Some(web), None] {
+            let touched = world.set_service(&key, service);
+            let able = Able::new(&world, &candidates);
+            amend(
+                &mut kept,
+                &world,
+                &able,
+                &members,
+                &choices(&world),
+                &touched,
+            );
+            assert_eq!(kept, anew(&world));
+            assert_ne!(kept, before);
+        }
     }
 
     #[test]

@@ -22,6 +22,8 @@ use super::wire;
 const PAUSE: Millis = 1000;
 /// Writes of one Eip take no more than this part of the time: where the API server is busy, addresses come first.
 const SHARE: Millis = 50;
+/// So long an Eip rests for that at most.
+const LONGEST: Millis = 10_000;
 /// How many Eips are written at the same time.
 const PARALLEL: usize = 4;
 
@@ -160,7 +162,8 @@ impl Statuses {
     fn take_in(&mut self, ended: Ended, now: Millis) {
         let took = Millis::try_from(ended.took.as_millis()).unwrap_or(Millis::MAX);
         if let Some(written) = self.written.get_mut(&ended.eip) {
-            let rested = now.saturating_add(took.saturating_mul(SHARE));
+            let rest = took.saturating_mul(SHARE).min(LONGEST);
+            let rested = now.saturating_add(rest);
             written.next = written.next.max(rested);
         }
         if ended.failed {
@@ -321,7 +324,13 @@ mod tests {
             (statuses.written["lan"].next, statuses.next()),
             (5_500, None)
         );
-        statuses.take_in(ended(300, true), 6_000);
-        assert_eq!(statuses.next(), Some(21_000), "what failed is tried again");
+        statuses.take_in(ended(100, true), 6_000);
+        assert_eq!(statuses.next(), Some(11_000), "what failed is tried again");
+        statuses.take_in(ended(10_000, true), 20_000);
+        assert_eq!(
+            statuses.next(),
+            Some(30_000),
+            "an outage is no reason to rest for long"
+        );
     }
 }

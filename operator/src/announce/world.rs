@@ -45,9 +45,14 @@ pub(crate) struct Address<'w> {
 }
 
 impl World {
+    /// The addresses that Services show, in use or not, in order.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = IpAddr> {
+        self.shown.keys().copied()
+    }
+
     /// The addresses in use, in order.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = Address<'_>> {
-        self.shown.keys().filter_map(|ip| self.address(*ip))
+        self.shown().filter_map(|ip| self.address(ip))
     }
 
     /// This address, if it is in use.

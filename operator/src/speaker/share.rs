@@ -50,8 +50,7 @@ impl Share {
             Touched::Everything => {
                 self.candidates = Candidates::new(world, now);
                 self.routes = Routes::default();
-                let shown = world.addresses().map(|address| address.ip);
-                shown.chain(self.may.iter().copied()).collect()
+                world.shown().chain(self.may.iter().copied()).collect()
             }
         };
         let able = Able::new(world, &self.candidates);

@@ -42,7 +42,7 @@ fn choice(interface: &Interface) -> InterfaceChoice {
     }
 }
 
-/// The complete wish for this node; [`amend`] keeps it up to date.
+/// The complete wish for this node; [`amended`] keeps it up to date.
 pub(super) fn desired(
     world: &World,
     able: &Able<'_>,
@@ -64,24 +64,35 @@ pub(super) fn desired(
     }
 }
 
-/// Makes it the wish for a world in which nothing differs but these addresses.
-pub(super) fn amend(
-    desired: &mut Desired,
+/// The wish in place of this one, in a world in which nothing differs but these addresses; `None` where it stays.
+pub(super) fn amended(
+    before: &Desired,
     world: &World,
     able: &Able<'_>,
     members: &Members,
     choices: &BTreeMap<String, Arc<InterfaceChoice>>,
     addresses: &BTreeSet<IpAddr>,
-) {
+) -> Option<Desired> {
     let abilities = abilities(members);
-    for ip in addresses {
+    let elected = addresses.iter().map(|ip| {
         let address = world.address(*ip);
-        match address.and_then(|address| elect(world, &address, able, members, &abilities, choices))
-        {
-            Some(vip) => drop(desired.addresses.insert(*ip, vip)),
-            None => drop(desired.addresses.remove(ip)),
+        let elect = |address| elect(world, &address, able, members, &abilities, choices);
+        (*ip, address.and_then(elect))
+    });
+    let differing: Vec<_> = elected
+        .filter(|(ip, vip)| before.addresses.get(ip) != vip.as_ref())
+        .collect();
+    if differing.is_empty() {
+        return None;
+    }
+    let mut desired = before.clone();
+    for (ip, vip) in differing {
+        match vip {
+            Some(vip) => drop(desired.addresses.insert(ip, vip)),
+            None => drop(desired.addresses.remove(&ip)),
         }
     }
+    Some(desired)
 }
 
 /// What the living can answer for.
@@ -428,14 +439,15 @@ mod tests {
         for service in [Some(web), None] {
             let touched = world.set_service(&key, service);
             let able = Able::new(&world, &candidates);
-            amend(
-                &mut kept,
-                &world,
-                &able,
-                &members,
-                &choices(&world),
-                &touched,
-            );
+            let choices = choices(&world);
+            let mut amend = |touched| {
+                let amended = amended(&kept, &world, &able, &members, &choices, touched);
+                amended.is_some_and(|amended| {
+                    kept = amended;
+                    true
+                })
+            };
+            assert!(amend(&touched) && !amend(&touched));
             assert_eq!(kept, anew(&world));
             assert_ne!(kept, before);
         }

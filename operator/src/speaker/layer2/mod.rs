@@ -200,23 +200,21 @@ impl Engine {
         let known = running.electorate.as_ref();
         let same = known.is_some_and(|known| Arc::ptr_eq(known, &members));
         let world = &picture.world;
+        let current = running.desired.borrow().clone();
         let desired = match touched {
-            Touched::Nothing | Touched::Settings if same => return,
+            Touched::Nothing | Touched::Settings if same => None,
             Touched::Addresses(addresses) if same => {
-                let mut desired = Desired::clone(&running.desired.borrow());
-                election::amend(&mut desired, world, able, &members, &choices, addresses);
-                desired
+                election::amended(&current, world, able, &members, &choices, addresses)
             }
-            _ => election::desired(world, able, &members, &choices),
+            _ => {
+                let desired = election::desired(world, able, &members, &choices);
+                (desired != *current).then_some(desired)
+            }
         };
         running.electorate = Some(members);
-        running.desired.send_if_modified(|current| {
-            let differs = **current != desired;
-            if differs {
-                *current = Arc::new(desired);
-            }
-            differs
-        });
+        if let Some(desired) = desired {
+            running.desired.send_replace(Arc::new(desired));
+        }
     }
 
     fn start(&mut self, picture: &Picture, own: Option<&Node>) -> Result<(), String> {

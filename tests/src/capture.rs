@@ -68,12 +68,7 @@ impl Capture {
             ])
             .arg("arp or icmp6");
         let dump = host.program(program).start(folder.path())?;
-        eventually("tcpdump to listen", Deadline::SHORT, async || {
-            dump.check()?;
-            ensure!(dump.log().contains("listening on"), "{}", dump.log());
-            anyhow::Ok(())
-        })
-        .await?;
+        listens(&dump).await?;
         Ok(Self(dump))
     }
 
@@ -82,6 +77,17 @@ impl Capture {
     pub fn claims(&self) -> Vec<Claim> {
         self.0.log().lines().filter_map(Claim::read).collect()
     }
+}
+
+/// Waits until a tcpdump sees frames.
+pub(crate) async fn listens(dump: &Process) -> Result<()> {
+    eventually("tcpdump to listen", Deadline::SHORT, async || {
+        dump.check()?;
+        let said = dump.log();
+        ensure!(said.contains("listening on"), "{said}");
+        Ok(())
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! What is seen of a network while a test runs, for people who look at one that failed: the last frames that passed, and
 //! what each host's kernel knew at the end.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
+use crate::capture::listens;
 use crate::folder::Folder;
 use crate::namespace::Namespace;
 use crate::process::{Process, Program};
 use crate::record::Record;
-use crate::wait::{Deadline, eventually};
 
 /// Where frames pass that are kept: an interface, and the name of what it leads to.
 #[derive(Debug, Clone, Copy)]
@@ -38,13 +38,7 @@ impl Witness {
             .map(|wire| wire.capture(folder))
             .collect::<Result<Vec<_>>>()?;
         for capture in &captures {
-            eventually("tcpdump to listen", Deadline::SHORT, async || {
-                capture.check()?;
-                let said = capture.log();
-                ensure!(said.contains("listening on"), "{said}");
-                anyhow::Ok(())
-            })
-            .await?;
+            listens(capture).await?;
         }
         let folder = folder.path().to_owned();
         let record = Record::new(move |now| {

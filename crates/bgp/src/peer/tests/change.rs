@@ -4,6 +4,19 @@ use super::*;
 use crate::config::Timers;
 use crate::family::Family;
 
+/// Changes what side 0 is told of its peer.
+fn reconfigure(net: &mut Net, change: fn(&mut PeerConfig)) {
+    let now = net.now;
+    let mut peer = (*net.peers[0].setup().peer).clone();
+    change(&mut peer);
+    let setup = Setup {
+        peer: Arc::new(peer),
+        ..net.peers[0].setup().clone()
+    };
+    net.peers[0].configure(now, setup);
+    net.carry_out();
+}
+
 #[test]
 fn what_can_change_live_resets_nothing() {
     let mut net = Net::plain();
@@ -15,15 +28,7 @@ fn what_can_change_live_resets_nothing() {
         |peer| peer.passive = true,
     ];
     for change in changes {
-        let now = net.now;
-        let mut peer = (*net.peers[0].setup().peer).clone();
-        change(&mut peer);
-        let setup = Setup {
-            peer: Arc::new(peer),
-            ..net.peers[0].setup().clone()
-        };
-        net.peers[0].configure(now, setup);
-        net.carry_out();
+        reconfigure(&mut net, change);
         net.run(Duration::from_secs(5));
         assert_eq!(net.states(), UP);
     }
@@ -40,15 +45,7 @@ fn what_is_bound_to_the_session_resets_it_and_it_comes_back() {
         |peer| peer.graceful_restart = Some(GracefulRestart::default()),
     ];
     for (round, change) in (2..).zip(changes) {
-        let now = net.now;
-        let mut peer = (*net.peers[0].setup().peer).clone();
-        change(&mut peer);
-        let setup = Setup {
-            peer: Arc::new(peer),
-            ..net.peers[0].setup().clone()
-        };
-        net.peers[0].configure(now, setup);
-        net.carry_out();
+        reconfigure(&mut net, change);
         net.run(Duration::from_secs(15));
         assert_eq!(net.states(), UP);
         assert_eq!(net.peers[0].counters.read().established, round);

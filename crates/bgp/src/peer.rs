@@ -277,8 +277,11 @@ impl Peer {
         };
         let state = conn.session.state();
         let events = conn.session.lost(now);
+        let beside = self.is_beside(id);
         self.follow(now, id, events, jitter);
-        self.fail("lost", format!("connection lost in {state}: {error}"));
+        if !beside {
+            self.fail("lost", format!("connection lost in {state}: {error}"));
+        }
     }
 
     /// Handles what is due.
@@ -380,7 +383,9 @@ impl Peer {
     }
 
     fn ended(&mut self, now: Instant, id: ConnId, why: Ended, jitter: f64) {
-        if let Ended::Notified(notified) = why {
+        if self.is_beside(id) {
+            count(&self.counters.collisions);
+        } else if let Ended::Notified(notified) = why {
             self.report_notified(id, notified);
         }
         let was_established = self.is_established(id);

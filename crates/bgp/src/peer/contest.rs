@@ -16,16 +16,15 @@ impl Peer {
                 return;
             }
             // RFC 4724 §5: a peer that restarts comes back before we notice
-            // that it left. Others are told that the session stands.
-            let restarts = opened.graceful_restart
+            // that it left. Its KEEPALIVE shows that it has, and not just
+            // called us before the session came up: that connection it ends
+            // itself. Others are told that the session stands.
+            let may_restart = opened.graceful_restart
                 && self
                     .connection(old)
                     .and_then(|conn| conn.session.opened())
                     .is_some_and(|before| before.router_id == opened.router_id);
-            if restarts {
-                self.forget_established(now);
-                self.drop_connection(old, Close::Now);
-            } else {
+            if !may_restart {
                 self.close_loser(now, id);
             }
             return;
@@ -55,6 +54,14 @@ impl Peer {
             id
         };
         self.close_loser(now, loser);
+    }
+
+    /// Whether this connection came beside the one that carries the session.
+    /// How it ends says nothing of the session.
+    pub(super) fn is_beside(&self, id: ConnId) -> bool {
+        self.established
+            .as_ref()
+            .is_some_and(|established| established.id != id)
     }
 
     pub(super) fn close_loser(&mut self, now: Instant, id: ConnId) {

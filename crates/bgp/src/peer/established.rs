@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::halt::Phase;
-use super::{ConnId, Peer, count};
+use super::{Close, ConnId, Peer, count};
 use crate::adj_rib_out::AdjRibOut;
 use crate::export::Exporter;
 use crate::route::RouteSet;
@@ -62,6 +62,11 @@ impl Peer {
         };
         self.retry_at = None;
         self.cancel_dial();
+        // The peer has restarted: `resolve` let nobody else get this far.
+        if let Some(old) = self.established.as_ref().map(|old| old.id) {
+            self.forget_established(now);
+            self.drop_connection(old, Close::Now);
+        }
         let negotiated = &agreement.negotiated;
         let exporter = Exporter {
             peer: Arc::clone(&self.name),

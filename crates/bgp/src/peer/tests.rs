@@ -370,6 +370,45 @@ fn a_restarted_peer_replaces_its_old_session() {
     assert_eq!(net.peers[0].counters.read().established, 2);
 }
 
+/// A peer that called before it knew of the session, and drops that call once
+/// it has our OPEN on it, is not one that has restarted.
+#[test]
+fn a_call_that_crossed_ours_does_not_end_the_session() {
+    let restart = |peer: &mut PeerConfig| peer.graceful_restart = Some(GracefulRestart::default());
+    let mut net = Net::new(setup(0, restart), setup(1, restart));
+    net.run(Duration::from_secs(1));
+    let before = net.peers[0].counters.read();
+    let now = net.now;
+    let mut caller = Peer::new(
+        "other".into(),
+        net.peers[1].setup().clone(),
+        routes(&[]),
+        Arc::default(),
+    );
+    caller.dialed(now, ends(1, 40_001));
+    let [Output::Send(_, open)] = &caller.take_outputs()[..] else {
+        panic!("not an OPEN alone");
+    };
+    let us = &mut net.peers[0];
+    let late = us.accepted(now, ends(0, 40_001), None).unwrap();
+    us.received(now, late, &mut BytesMut::from(&open[..]), 0.5);
+    caller.stop_all(now, &Stop::Collision);
+    let cease = caller.take_outputs().into_iter().find_map(|output| {
+        let Output::Send(_, octets) = output else {
+            return None;
+        };
+        Some(octets)
+    });
+    us.received(now, late, &mut BytesMut::from(&cease.unwrap()[..]), 0.5);
+    assert_eq!(us.take_notified(), None);
+    net.carry_out();
+    net.run(Duration::from_secs(20));
+    assert_eq!(net.states(), UP);
+    let after = net.peers[0].counters.read();
+    assert_eq!(after.established, before.established);
+    assert_eq!(after.collisions, before.collisions + 1);
+}
+
 #[test]
 fn a_silent_peer_is_found_by_the_hold_timer() {
     let mut net = Net::plain();

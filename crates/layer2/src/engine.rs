@@ -122,6 +122,10 @@ impl Engine {
             return;
         };
         let Some(place) = &state.place else { return };
+        state.told &= matches!(
+            state.phase,
+            Phase::Answering { .. } | Phase::HandingOver { .. }
+        );
         let since = match state.phase {
             Phase::Answering { since, .. } | Phase::HandingOver { since, .. } => since,
             _ => {
@@ -146,6 +150,12 @@ impl Engine {
         let Some(state) = self.states.get(&ip) else {
             return;
         };
+        // Nobody believes this node yet. The leader may have answered all the time, unaware that
+        // another was about to: there is no announcement of it to wait for.
+        if !state.told {
+            self.stop(ip, Withdrawal::HandedOver, Phase::Idle);
+            return;
+        }
         // The new leader may have been quicker than the news that it leads.
         let lately = now.instant.checked_sub(Duration::from_secs(2));
         let heard = state
@@ -337,6 +347,9 @@ impl Engine {
 
     /// Sends announcements, and counts them.
     pub(crate) fn announce(&mut self, place: &Place, ip: IpAddr, forms: &[Form]) {
+        if let Some(state) = self.states.get_mut(&ip) {
+            state.told = true;
+        }
         for form in forms {
             self.send(place, frame::announcement(place.mac, ip, *form));
             Counters::add(self.counters.gratuitous(ip), 1);

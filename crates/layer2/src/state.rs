@@ -57,6 +57,8 @@ pub(crate) struct State {
     pub(crate) place: Option<Place>,
     pub(crate) phase: Phase,
     pub(crate) probe: ProbeResult,
+    /// The segment was told of this node's answering since it began.
+    pub(crate) told: bool,
     /// When the probe's result was found.
     pub(crate) probed: Option<Instant>,
     pub(crate) conflict: Option<(Conflict, Instant)>,

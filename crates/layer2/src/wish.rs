@@ -57,6 +57,7 @@ impl Engine {
                 place: None,
                 phase: Phase::Idle,
                 probe: ProbeResult::None,
+                told: false,
                 probed: None,
                 conflict: None,
                 heard: None,

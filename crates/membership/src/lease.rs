@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Facts, Member, Members, Profile};
+use crate::{Facts, Member, Members, Profile, forming::Forming};
 
 /// How often Leases are renewed and how long they last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,7 @@ pub struct Leases {
     counted_from: Instant,
     /// Since when this node has had a settled view in which it lives itself.
     settled_at: Option<Instant>,
+    forming: Forming,
 }
 
 impl Leases {
@@ -82,6 +83,7 @@ impl Leases {
             latest: now,
             counted_from: now,
             settled_at: None,
+            forming: Forming::Unsettled,
         }
     }
 
@@ -118,6 +120,7 @@ impl Leases {
         let mut members = Members {
             me: self.me.clone(),
             settled: now.saturating_duration_since(self.started) >= self.duration,
+            formed: self.forming.formed(),
             ..Members::default()
         };
         let mut dead: Vec<_> = Vec::new();
@@ -148,8 +151,10 @@ impl Leases {
     }
 
     /// Whether this node may take addresses that others lead now: it has had a settled view, in which it
-    /// lives itself, for a whole duration. One whose renewals failed has been given up by the others and
-    /// begins to count again when it is back.
+    /// lives itself, for a whole duration, or is a founder with somebody who had. One whose renewals
+    /// failed has been given up by the others and begins to count again when it is back.
+    ///
+    /// To be asked before [`Self::members`] whenever something may have changed.
     pub fn steady(&mut self, now: Instant) -> bool {
         let lives = self
             .seen
@@ -160,16 +165,27 @@ impl Leases {
             self.settled_at.get_or_insert(now);
         } else {
             self.settled_at = None;
+            self.forming.was_away();
         }
-        self.settled_at
-            .is_some_and(|at| now.saturating_duration_since(at) >= self.duration)
+        let steady = self
+            .settled_at
+            .is_some_and(|at| now.saturating_duration_since(at) >= self.duration);
+        let any_steady = steady
+            || self
+                .seen
+                .values()
+                .any(|(renewal, at)| renewal.facts.steady && self.lives(*at));
+        // A renewal is everywhere long before it has run out.
+        self.forming
+            .observe(settled, any_steady, self.duration, now);
+        steady || (lives && self.forming.founder_is_steady())
     }
 
     /// When [`Self::members`] or [`Self::steady`] may differ next without a renewal: a death shows only
     /// by the renewals of others.
     #[must_use]
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        [Some(self.started), self.settled_at]
+        [Some(self.started), self.settled_at, self.forming.since()]
             .into_iter()
             .flatten()
             .map(|at| at + self.duration)
@@ -306,6 +322,27 @@ mod tests {
             leases.renewed("a", renewal(second), at(second));
             leases.renewed("b", renewal(second), at(second));
             assert_eq!(leases.steady(at(second)), second >= 24, "{second}");
+        }
+    }
+
+    #[test]
+    fn founders_are_steady_together_and_go_before_newcomers_a_duration_later() {
+        let start = Instant::now();
+        let mut leases = Leases::new("a".to_owned(), DURATION, start);
+        for second in 0..20 {
+            let now = start + Duration::from_secs(second);
+            // The other was started two seconds earlier.
+            let mut other = renewal(second);
+            other.facts.steady = second >= 6;
+            leases.renewed("b", other, now);
+            let steady = leases.steady(now);
+            assert_eq!(steady, second >= 6, "{second}");
+            let mut own = renewal(second);
+            own.facts.steady = steady;
+            leases.renewed("a", own, now);
+            let members = leases.members(now);
+            assert_eq!(members.settled, second >= 4, "{second}");
+            assert_eq!(members.settled && members.formed, second >= 10, "{second}");
         }
     }
 

@@ -17,6 +17,7 @@
 mod config;
 mod counts;
 mod election;
+mod forming;
 #[doc(hidden)]
 pub mod fuzz;
 mod gossip;

@@ -44,6 +44,9 @@ pub struct Members {
     /// be met, or meeting them took too long. While `false` (the first second after a start, or
     /// after the process was paused) nobody takes an address.
     pub settled: bool,
+    /// Whether steady members go before others: not while a company that started together forms,
+    /// whose members become steady one after the other.
+    pub formed: bool,
     /// Live members by node name, this node included.
     pub alive: BTreeMap<String, Member>,
     /// The last facts of members that died or left, by node name, at most
@@ -56,7 +59,8 @@ impl Members {
     pub const MAX_DEPARTED: usize = 256;
 
     /// Live members that may be elected as far as membership goes: not leaving, facts known, and
-    /// `able` says yes to their facts. Steady ones only, unless none of them is steady.
+    /// `able` says yes to their facts. Of a company that has formed steady ones only, unless none of
+    /// them is steady.
     ///
     /// The result is in name order and feeds [`crate::leader`].
     pub fn electable(&self, able: impl Fn(&str, &Facts) -> bool) -> Vec<&str> {
@@ -68,9 +72,9 @@ impl Members {
                 (!facts.leaving && able(node, facts)).then_some((node.as_str(), facts.steady))
             })
             .collect();
-        let any_steady = able.iter().any(|(_, steady)| *steady);
+        let steady_first = self.formed && able.iter().any(|(_, steady)| *steady);
         able.into_iter()
-            .filter(|(_, steady)| *steady || !any_steady)
+            .filter(|(_, steady)| *steady || !steady_first)
             .map(|(node, _)| node)
             .collect()
     }
@@ -102,18 +106,25 @@ mod tests {
         Members {
             alive,
             settled: true,
+            formed: true,
             ..Members::default()
         }
     }
 
     #[test]
     fn a_returning_node_is_not_elected_before_it_is_steady() {
-        let members = members(&[("a", true, false), ("b", false, false), ("c", true, false)]);
+        let mut members = members(&[("a", true, false), ("b", false, false), ("c", true, false)]);
         assert_eq!(members.electable(|_, _| true), ["a", "c"]);
         assert_eq!(
             members.electable(|node, _| node == "b"),
             ["b"],
             "better than nobody"
+        );
+        members.formed = false;
+        assert_eq!(
+            members.electable(|_, _| true),
+            ["a", "b", "c"],
+            "all started together"
         );
     }
 

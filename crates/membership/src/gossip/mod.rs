@@ -20,6 +20,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
     Counts, Facts, Key, Member, Members, Parameters,
+    forming::Forming,
     seal::{Opened, Seal},
     standing::{Company, Standing},
     wire::{Identity, Intent, Message},
@@ -40,6 +41,8 @@ const REJOIN: Duration = Duration::from_secs(2);
 const ASK: Duration = Duration::from_millis(100);
 /// A core that was not called for this long (it asks to be every 100 ms) was paused.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Changed facts are everywhere within this, one lost packet included (see `facts::RETELL`).
+const NEWS: Duration = Duration::from_secs(1);
 /// Lateness of the own timers that is no sign of trouble.
 const PUNCTUAL: Duration = Duration::from_millis(15);
 /// How often the core wants to be called at least.
@@ -73,6 +76,7 @@ pub(crate) struct Gossip {
     out: Vec<Datagram>,
     counts: Counts,
     standing: Standing,
+    forming: Forming,
     /// When this node was last late itself by more than a suspect may be.
     late_at: Option<Instant>,
     /// When a member that was given up here was last met again.
@@ -128,6 +132,7 @@ impl Gossip {
             out: Vec::new(),
             counts: Counts::default(),
             standing: Standing::new(now),
+            forming: Forming::default(),
             late_at: None,
             returned_at: None,
             next_join: now,
@@ -293,6 +298,7 @@ impl Gossip {
         Members {
             me: self.me.node.clone(),
             settled: self.standing.settled(),
+            formed: self.forming.formed(),
             alive,
             departed: self.departed.clone(),
         }
@@ -331,11 +337,22 @@ impl Gossip {
     }
 
     fn show_standing(&mut self, now: Instant) {
-        let steady = self.standing.steady(self.parameters.steady_after, now);
+        let settled = self.standing.settled();
+        let any_steady = self.own.steady || self.hears_of_a_steady_member();
+        self.forming.observe(settled, any_steady, NEWS, now);
+        let steady = self.standing.steady(self.parameters.steady_after, now)
+            || self.forming.founder_is_steady();
         if self.own.steady != steady {
             self.own.steady = steady;
             self.changed(now);
         }
+    }
+
+    fn hears_of_a_steady_member(&self) -> bool {
+        self.foca
+            .iter_members()
+            .filter_map(|member| self.known.get(&member.id().node))
+            .any(|known| known.facts.steady)
     }
 
     /// Whether it is this node that was away, if the others took it for dead just now: it was late

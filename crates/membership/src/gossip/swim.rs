@@ -92,6 +92,9 @@ impl Gossip {
                     self.counts.resurrections += 1;
                     let absent = self.was_absent(now);
                     self.standing.resurrected(absent, now);
+                    if absent {
+                        self.forming.was_away();
+                    }
                     self.show_standing(now);
                 }
                 OwnedNotification::Idle => self.standing.isolated(),

@@ -35,6 +35,42 @@ fn goodbye_is_heard_at_once_and_leaving_nodes_are_not_elected() {
     );
 }
 
+/// Once all have met, each sees all of them as candidates: also when the first becomes steady, and until the last is.
+#[test]
+fn nodes_that_start_together_are_candidates_together() {
+    for seed in 0..6 {
+        let mut net = Net::new(0, seed);
+        net.loss = f64::from(u32::try_from(seed % 3).unwrap()) * 0.05;
+        let mut order = [0, 1, 2, 3];
+        let turn = usize::try_from(seed).unwrap() % order.len();
+        order.rotate_left(turn);
+        for n in order {
+            net.start(n, order.len(), &[1; 32]);
+            let wait = MS(net.rng.random_range(0..700));
+            net.run(wait);
+        }
+        let all_are_elected = |net: &Net, n: usize| {
+            let members = net.members(n);
+            members.settled && members.electable(|_, _| true).len() == 4
+        };
+        let met = |net: &Net| (0..4).all(|n| all_are_elected(net, n));
+        let took = net.run_until(Duration::from_secs(3), met);
+        assert!(met(&net), "{seed}: not met after {took:?}");
+        for _ in 0..600 {
+            net.run(MS(10));
+            for n in 0..4 {
+                assert!(all_are_elected(&net, n), "{seed}: not for {n}");
+            }
+        }
+        let steady = |n: &usize| {
+            let members = net.members(*n);
+            let all = members.alive.values();
+            members.formed && all.map(|m| &m.facts).flatten().all(|facts| facts.steady)
+        };
+        assert!((0..4).all(|n| steady(&n)), "{seed}: not formed");
+    }
+}
+
 #[test]
 fn a_node_with_another_key_stays_outside() {
     let mut net = Net::steady(2, 6);

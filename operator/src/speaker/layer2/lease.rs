@@ -220,6 +220,7 @@ impl Task {
 
     /// Publishes the view; says whether this node is steady.
     fn publish(&mut self, now: Instant) -> bool {
+        let steady = self.leases.steady(now);
         let members = self.leases.members(now);
         self.members.send_if_modified(|current| {
             let differs = **current != members;
@@ -228,7 +229,7 @@ impl Task {
             }
             differs
         });
-        self.leases.steady(now)
+        steady
     }
 
     fn lease(&self, own: &Own, steady: bool) -> Lease {

@@ -25,6 +25,23 @@ fn a_planned_move_is_made_before_it_is_broken() {
 }
 
 #[test]
+fn what_was_not_announced_yet_is_not_handed_over() {
+    let mut lan = Lan::new(2);
+    lan.elect(0);
+    lan.advance(Duration::from_secs(10));
+    // Another takes it and learns in the same moment that the first one leads, which knows of nothing.
+    lan.wish(1, Role::Lead, |_| {});
+    lan.wish(1, Role::Follow, |_| {});
+    assert_eq!(lan.answering(VIP), [0]);
+    assert_eq!(lan.answering(VIP6), [0]);
+    // One that gets an address back before it has handed it over has been believed all the time.
+    lan.wish(0, Role::Follow, |_| {});
+    lan.wish(0, Role::Lead, |_| {});
+    lan.wish(0, Role::Follow, |_| {});
+    assert_eq!(lan.answering(VIP), [0]);
+}
+
+#[test]
 fn a_hand_over_to_nobody_ends() {
     let mut lan = Lan::new(1);
     lan.elect(0);

@@ -68,13 +68,15 @@ impl Peer {
 
     /// What may be wrong where the hold timer ends a session that did not come up.
     fn why_silent(&self, id: ConnId, notified: &Notified) -> Option<String> {
-        if notified.received || !notified.is_hold_timer() || self.is_established(id) {
+        if !notified.is_hold_timer() || self.is_established(id) {
             return None;
         }
         let hops = self.setup.peer.hops;
         match self.connection(id)?.session.opened() {
-            None => ttl::nothing_heard(hops),
+            // Whichever side's timer is the first: the peer was heard, and we were not.
             Some(_) => Some(ttl::not_heard(hops).to_owned()),
+            None if notified.received => None,
+            None => ttl::nothing_heard(hops),
         }
     }
 }

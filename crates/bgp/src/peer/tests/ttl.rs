@@ -72,6 +72,24 @@ fn a_peer_that_does_not_hear_us_is_said_to_ask_for_ttl_security_perhaps() {
 }
 
 #[test]
+fn the_same_is_said_where_the_timer_of_the_peer_is_the_first() {
+    let mut net = call(Hops::Direct, 1);
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.states()[0], SessionState::OpenConfirm);
+    let id = net.wires[0][0].unwrap();
+    let mut hold_timer_expired = BytesMut::from(&[255; 16][..]);
+    hold_timer_expired.extend_from_slice(&[0, 21, 3, 4, 0]);
+    let now = net.now;
+    net.peers[0].received(now, id, &mut hold_timer_expired, 0.5);
+    let message = &failure(&net).message;
+    assert!(
+        message.contains("peer ended the session: Hold Timer Expired (4/0)")
+            && message.contains("not to hear us"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_session_that_was_up_and_falls_silent_says_nothing_of_ttls() {
     let mut net = call(Hops::Security(1), 0);
     net.deaf = None;

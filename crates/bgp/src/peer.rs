@@ -383,10 +383,14 @@ impl Peer {
     }
 
     fn ended(&mut self, now: Instant, id: ConnId, why: Ended, jitter: f64) {
-        if self.is_beside(id) {
-            count(&self.counters.collisions);
-        } else if let Ended::Notified(notified) = why {
-            self.report_notified(id, notified);
+        match why {
+            _ if self.is_beside(id) => count(&self.counters.collisions),
+            // The peer has decided which of the two stays.
+            Ended::Notified(notified) if notified.is_collision() && self.connections.len() > 1 => {
+                count(&self.counters.collisions);
+            }
+            Ended::Notified(notified) => self.report_notified(id, notified),
+            Ended::Closed => {}
         }
         let was_established = self.is_established(id);
         if was_established {

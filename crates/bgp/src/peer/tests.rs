@@ -261,6 +261,10 @@ fn both_sides_connect_at_once_and_one_connection_stays() {
     // 192.0.2.2 is higher: its connection stays, inbound for the other.
     let inbound = |side: usize| net.peers[side].agreement().unwrap().negotiated.inbound;
     assert!(inbound(0) && !inbound(1));
+    for peer in &mut net.peers {
+        // Which one stays was agreed on: nothing failed.
+        assert_eq!((peer.take_notified(), peer.failure()), (None, None));
+    }
     net.run(Duration::from_mins(10));
     assert_eq!(net.states(), UP);
     assert_eq!(net.peers[0].counters.read().established, 1);

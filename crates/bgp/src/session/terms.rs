@@ -85,6 +85,11 @@ impl Notified {
     pub(crate) fn is_hold_timer(&self) -> bool {
         self.code == 4
     }
+
+    /// Whether it says that another connection stays (RFC 4271 §6.8, RFC 4486).
+    pub(crate) fn is_collision(&self) -> bool {
+        (self.code, self.subcode) == (6, 7)
+    }
 }
 
 /// Why we end a session.

@@ -65,7 +65,7 @@ fn nodes_that_start_together_are_candidates_together() {
         let steady = |n: &usize| {
             let members = net.members(*n);
             let all = members.alive.values();
-            members.formed && all.map(|m| &m.facts).flatten().all(|facts| facts.steady)
+            members.formed && all.flat_map(|m| &m.facts).all(|facts| facts.steady)
         };
         assert!((0..4).all(|n| steady(&n)), "{seed}: not formed");
     }

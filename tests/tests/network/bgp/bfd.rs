@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use openelb_bgp::{BfdConfig, BfdState, Hops, PeerConfig, SessionState};
+use openelb_bgp::{BfdConfig, BfdState, Hops, PeerConfig};
 
-use super::lab::{Lab, Us, config, peer, plain, run, until};
+use super::lab::{Lab, Us, config, ended_by_bfd, peer, plain, run, until};
 
 const ROUTE: &str = "203.0.113.9/32";
 
@@ -46,13 +46,7 @@ async fn up(us: &Us) -> Result<()> {
 async fn silence_is_found(lab: &Lab, us: &Us) -> Result<()> {
     up(us).await?;
     lab.silence(true)?;
-    let lost = us
-        .sees("the loss", "p0", |peer| {
-            peer.state != SessionState::Established
-        })
-        .await?;
-    let said = lost.last_notification.as_ref().map(|n| (n.code, n.subcode));
-    ensure!(said == Some((6, 10)), "ended by {said:?}");
+    ended_by_bfd(us).await?;
     lab.silence(false)?;
     up(us).await
 }

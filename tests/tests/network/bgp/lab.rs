@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use openelb_bgp::{Attributes, PeerConfig, RemoteAs, RouteSet, SpeakerConfig};
+use openelb_bgp::{Attributes, PeerConfig, RemoteAs, RouteSet, SessionState, SpeakerConfig};
 use openelb_tests::{Deadline, eventually, scenario_on};
 use serde_json::Value;
 
@@ -19,6 +19,17 @@ pub(super) fn run(story: impl AsyncFnOnce(Lab) -> Result<()>) {
 /// none in time.
 pub(super) async fn until<T>(what: &str, probe: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     eventually(what, Deadline::SHORT, probe).await
+}
+
+/// Waits until BFD has ended the session, and we have said so (RFC 9384).
+pub(super) async fn ended_by_bfd(us: &Us) -> Result<()> {
+    us.sees("BFD to end the session", "p0", |peer| {
+        let said = peer.last_notification.as_ref();
+        peer.state != SessionState::Established
+            && said.is_some_and(|said| (said.code, said.subcode) == (6, 10))
+    })
+    .await?;
+    Ok(())
 }
 
 /// Whether FRR keeps a path over the end of the session that told it.

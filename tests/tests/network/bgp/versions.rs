@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use openelb_bgp::{BfdConfig, BfdState, Family, GracefulRestart, SessionState, Shutdown};
+use openelb_bgp::{BfdConfig, BfdState, Family, GracefulRestart, Shutdown};
 
-use super::lab::{Lab, Us, Version, config, is_stale, peer, plain, run, until};
+use super::lab::{Lab, Us, Version, config, ended_by_bfd, is_stale, peer, plain, run, until};
 
 const ROUTES: [&str; 2] = ["203.0.113.9/32", "2001:db8:9::9/128"];
 
@@ -63,13 +63,7 @@ async fn story(lab: &Lab, version: &Version) -> Result<()> {
     watched().await?;
 
     lab.silence(true)?;
-    let lost = us
-        .sees("the loss", "p0", |peer| {
-            peer.state != SessionState::Established
-        })
-        .await?;
-    let said = lost.last_notification.as_ref().map(|n| (n.code, n.subcode));
-    ensure!(said == Some((6, 10)), "ended by {said:?}");
+    ended_by_bfd(&us).await?;
     lab.silence(false)?;
     watched().await?;
 

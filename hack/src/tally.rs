@@ -3,11 +3,13 @@
 use std::ops::AddAssign;
 
 /// How many tests passed, failed and were skipped.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
     pub(crate) skipped: u64,
+    /// The names of those that failed, as far as they were told.
+    pub(crate) failures: Vec<String>,
 }
 
 impl Tally {
@@ -16,11 +18,26 @@ impl Tally {
         passed: 1,
         failed: 0,
         skipped: 0,
+        failures: Vec::new(),
     };
+
+    /// The same, where it failed.
+    pub(crate) fn failed_check(what: &str) -> Self {
+        Self {
+            failed: 1,
+            failures: vec![what.to_owned()],
+            ..Self::default()
+        }
+    }
 
     /// Takes in a line of output; lines other than libtest's `test result:` count nothing.
     pub(crate) fn read(&mut self, line: &str) {
-        let Some(rest) = line.trim().strip_prefix("test result:") else {
+        let line = line.trim();
+        let failed = line.strip_prefix("test ");
+        if let Some(name) = failed.and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.failures.push(name.to_owned());
+        }
+        let Some(rest) = line.strip_prefix("test result:") else {
             return;
         };
         for part in rest.split(['.', ';']) {
@@ -46,6 +63,7 @@ impl AddAssign for Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.failures.extend(other.failures);
     }
 }
 
@@ -62,9 +80,20 @@ mod tests {
             Tally {
                 passed: 12,
                 failed: 1,
-                skipped: 2
+                skipped: 2,
+                failures: Vec::new(),
             }
         );
+    }
+
+    #[test]
+    fn remembers_which_test_failed() {
+        let mut tally = Tally::default();
+        tally.read("test bgp::flaps ... ok\n");
+        tally.read("test bgp::session ... FAILED\n");
+        // What a test printed that was run inside of another.
+        tally.read("  | test bgp::session ... FAILED\n");
+        assert_eq!(tally.failures, ["bgp::session"]);
     }
 
     #[test]

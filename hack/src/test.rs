@@ -42,6 +42,14 @@ impl Line {
         }
     }
 
+    /// What failed, where its name is known.
+    fn failures(&self) -> &[String] {
+        match &self.outcome {
+            Ok(Outcome::Ran(tally)) => &tally.failures,
+            _ => &[],
+        }
+    }
+
     /// How many tests a filter can have chosen here; `None` where none ran, or the tier knows no filter.
     fn chosen(&self) -> Option<u64> {
         match &self.outcome {
@@ -62,6 +70,7 @@ impl Line {
                     passed,
                     failed,
                     skipped,
+                    ..
                 } = tally;
                 format!(
                     "{name:<8} {verdict:<8} {passed:>5} passed {failed:>3} failed {skipped:>3} skipped  {seconds:>7.1} s"
@@ -105,6 +114,11 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         println!("{}", line.text());
     }
     println!("{}", total(&lines));
+    for line in &lines {
+        for name in line.failures() {
+            println!("failed: {}: {name}", line.tier.name());
+        }
+    }
     if nothing_chosen(&lines, &args.filter) {
         println!(
             "no test of these tiers has a name with {:?} in it",
@@ -123,7 +137,7 @@ fn total(lines: &[Line]) -> String {
     let mut total = Tally::default();
     for line in lines {
         match &line.outcome {
-            Ok(Outcome::Ran(tally)) => total += *tally,
+            Ok(Outcome::Ran(tally)) => total += tally.clone(),
             Ok(Outcome::Skipped(_)) => total.skipped += 1,
             Err(_) => total.failed += 1,
         }
@@ -157,6 +171,7 @@ mod tests {
             passed,
             failed,
             skipped: 1,
+            ..Tally::default()
         };
         line(tier, Ok(Outcome::Ran(tally)))
     }

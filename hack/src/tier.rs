@@ -150,7 +150,6 @@ fn needed_later(tiers: &[Tier]) -> Option<(Vec<&'static str>, &'static [&'static
 
 fn lint() -> Result<Tally> {
     let mut tally = Tally::default();
-    let mut failures = Vec::new();
     prerequisites::rust_components()?;
     let deny = prerequisites::cargo_deny()?;
     prerequisites::sources()?;
@@ -216,8 +215,7 @@ fn lint() -> Result<Tally> {
             }
             Err(error) => {
                 say(&format!("FAILED: {what}: {error:#}"));
-                failures.push(what);
-                tally.failed += 1;
+                tally += Tally::failed_check(what);
             }
         }
     }
@@ -229,12 +227,8 @@ fn lint() -> Result<Tally> {
         }
         Err(error) => {
             say(&format!("FAILED: {what}: {error:#}"));
-            failures.push(what);
-            tally.failed += 1;
+            tally += Tally::failed_check(what);
         }
-    }
-    if !failures.is_empty() {
-        say(&format!("lint failed: {}", failures.join("; ")));
     }
     Ok(tally)
 }
@@ -366,19 +360,15 @@ fn every_right_is_used(file: &Path) -> Tally {
         .args(["run", "--quiet", "--package", "openelb-tests"])
         .args(["--bin", "unused-rights"])
         .arg(file);
+    let what = "every right that the chart gives is used";
     match show(judge) {
         Ok(_) => {
-            say("ok: every right that the chart gives is used");
+            say(&format!("ok: {what}"));
             Tally::CHECK
         }
         Err(error) => {
-            say(&format!(
-                "FAILED: every right that the chart gives is used: {error:#}"
-            ));
-            Tally {
-                failed: 1,
-                ..Tally::default()
-            }
+            say(&format!("FAILED: {what}: {error:#}"));
+            Tally::failed_check(what)
         }
     }
 }

@@ -208,29 +208,25 @@ fn lint() -> Result<Tally> {
     ));
 
     for (what, command) in checks {
-        match show(command) {
-            Ok(_) => {
-                say(&format!("ok: {what}"));
-                tally += Tally::CHECK;
-            }
-            Err(error) => {
-                say(&format!("FAILED: {what}: {error:#}"));
-                tally += Tally::failed_check(what);
-            }
-        }
+        tally += judged(what, show(command));
     }
     let what = "a second crypto provider would be refused";
-    match providers::another_is_refused(&deny) {
-        Ok(()) => {
+    tally += judged(what, providers::another_is_refused(&deny));
+    Ok(tally)
+}
+
+/// Says how a check went, and counts it.
+fn judged<T>(what: &str, outcome: Result<T>) -> Tally {
+    match outcome {
+        Ok(_) => {
             say(&format!("ok: {what}"));
-            tally += Tally::CHECK;
+            Tally::CHECK
         }
         Err(error) => {
             say(&format!("FAILED: {what}: {error:#}"));
-            tally += Tally::failed_check(what);
+            Tally::failed_check(what)
         }
     }
-    Ok(tally)
 }
 
 fn unit(filter: &[String]) -> Result<Tally> {
@@ -360,17 +356,7 @@ fn every_right_is_used(file: &Path) -> Tally {
         .args(["run", "--quiet", "--package", "openelb-tests"])
         .args(["--bin", "unused-rights"])
         .arg(file);
-    let what = "every right that the chart gives is used";
-    match show(judge) {
-        Ok(_) => {
-            say(&format!("ok: {what}"));
-            Tally::CHECK
-        }
-        Err(error) => {
-            say(&format!("FAILED: {what}: {error:#}"));
-            Tally::failed_check(what)
-        }
-    }
+    judged("every right that the chart gives is used", show(judge))
 }
 
 #[cfg(test)]

@@ -38,12 +38,11 @@ fn goodbye_is_heard_at_once_and_leaving_nodes_are_not_elected() {
 /// Once all have met, each sees all of them as candidates: also when the first becomes steady, and until the last is.
 #[test]
 fn nodes_that_start_together_are_candidates_together() {
-    for seed in 0..6 {
-        let mut net = Net::new(0, seed);
-        net.loss = f64::from(u32::try_from(seed % 3).unwrap()) * 0.05;
+    for seed in 0..6_u8 {
+        let mut net = Net::new(0, seed.into());
+        net.loss = f64::from(seed % 3) * 0.05;
         let mut order = [0, 1, 2, 3];
-        let turn = usize::try_from(seed).unwrap() % order.len();
-        order.rotate_left(turn);
+        order.rotate_left(usize::from(seed % 4));
         for n in order {
             net.start(n, order.len(), &[1; 32]);
             let wait = MS(net.rng.random_range(0..700));

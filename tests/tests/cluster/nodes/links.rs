@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use openelb_tests::bgp::{Bgp, Peer, Software};
 use openelb_tests::cluster::{NODE_ASN, ROUTER_ASN};
 use openelb_tests::product::{Loss, Product, RouteWatch, lives};
@@ -14,23 +14,20 @@ use crate::{ALL, SESSIONS_BACK};
 /// Lost packets and a slow link are no reason to drop a session: TCP, and three lost BFD packets in a row, say so.
 pub(super) async fn a_link_is_bad(product: &Product<'_>, bgp: IpAddr) -> Result<()> {
     // Whatever else this machine does may hold three of BFD's packets back too, but not time and again.
-    for _ in 0..2 {
-        match routes_stay_on_a_bad_link(product, bgp).await? {
-            Ok(()) => return Ok(()),
-            Err(moved) => println!("once more: {moved}"),
-        }
+    let mut last = String::new();
+    for _ in 0..3 {
+        let Some(moved) = moved_by_a_bad_link(product, bgp).await? else {
+            return Ok(());
+        };
+        println!("a bad link: {moved}");
+        last = moved;
         product.watched_by_bfd().await?;
     }
-    routes_stay_on_a_bad_link(product, bgp)
-        .await?
-        .map_err(anyhow::Error::msg)
+    bail!(last)
 }
 
-/// What moved, if anything did.
-async fn routes_stay_on_a_bad_link(
-    product: &Product<'_>,
-    bgp: IpAddr,
-) -> Result<Result<(), String>> {
+/// Which routes and sessions changed on a bad link, if any did.
+async fn moved_by_a_bad_link(product: &Product<'_>, bgp: IpAddr) -> Result<Option<String>> {
     let network = product.cluster().network();
     let router = product.cluster().router();
     let slow = network.node("n2")?;
@@ -57,12 +54,8 @@ async fn routes_stay_on_a_bad_link(
     loss.at_most(report.probes().len() / 20)?;
     let changes = watch.changes(bgp).await?;
     let after = lives(router).await?;
-    if (changes.is_empty() && before == after) || loss.cannot_be_judged() {
-        return Ok(Ok(()));
-    }
-    Ok(Err(format!(
-        "routes moved: {changes:#?}; {before:?}, then {after:?}"
-    )))
+    let stayed = (changes.is_empty() && before == after) || loss.cannot_be_judged();
+    Ok((!stayed).then(|| format!("routes moved: {changes:#?}; {before:?}, then {after:?}")))
 }
 
 /// A second router joins: every node announces to both, and users of one do not notice when the other restarts or dies.

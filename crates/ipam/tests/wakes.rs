@@ -89,3 +89,42 @@ fn an_address_that_is_reserved_no_more_serves_one_that_waits() {
     world.work();
     assert_eq!(world.shown("b"), ["192.0.2.1"]);
 }
+
+#[test]
+fn one_that_cannot_take_its_turn_passes_it_on_and_is_called_again() {
+    let mut world = world(pool("192.0.2.1"), &["a", "b", "c"]);
+    world.delete("a");
+    let release = world.index.plan(&key("a"), 0).unwrap().plan;
+    let end = world.carry_out(&release);
+    world.index.conclude(&release, Some(&end), 0);
+    assert_eq!(world.index.take_woken(), [key("b")].into());
+    // What was to be written of b was refused a moment ago: it has to wait.
+    world.index.pass_on(&key("b"));
+    assert_eq!(world.index.take_woken(), [key("c")].into());
+    world.index.pass_on(&key("b"));
+    assert!(world.index.take_woken().is_empty(), "it had passed it on");
+    let taken = world.index.plan(&key("c"), 0).unwrap().plan;
+    assert_eq!(taken.reserve.len(), 1);
+}
+
+#[test]
+fn an_eip_whose_only_address_somebody_else_shows_or_has_says_so_and_no_longer() {
+    let mut world = world(pool("192.0.2.1"), &[]);
+    let changed = |world: &mut World| {
+        let named = world.index.take_changed_eips().contains("lan");
+        named.then(|| world.index.eip_view("lan").unwrap().occupied)
+    };
+    assert_eq!(changed(&mut world), Some(false));
+    world.ask("foreign", None);
+    world.edit("foreign", |facts| {
+        facts.status.addresses = vec!["192.0.2.1".parse().unwrap()];
+    });
+    assert_eq!(changed(&mut world), Some(true));
+    world.delete("foreign");
+    world.index.tick(40_000);
+    assert_eq!(changed(&mut world), Some(false));
+    world
+        .index
+        .set_aside("192.0.2.1".parse().unwrap(), true, 40_000);
+    assert_eq!(changed(&mut world), Some(true));
+}

@@ -225,9 +225,16 @@ fn says_the_same(view: &EipView, written: &Written) -> bool {
     let status = &written.status;
     let known = conditions(status);
     let (first, last) = ends(view);
+    // `kubectl wait` believes a condition only of the generation that it was said of.
+    let of_this_generation = |kind: &str| {
+        let mut said = status.conditions.iter();
+        said.any(|condition| {
+            condition.type_ == kind && condition.observed_generation == written.generation
+        })
+    };
     view.conditions
         .iter()
-        .all(|(kind, said)| known.get(kind) == Some(said))
+        .all(|(kind, said)| known.get(kind) == Some(said) && of_this_generation(kind))
         && status.used == view.used
         && status.usage == view.usage
         && status.pool_size == view.pool_size

@@ -188,6 +188,9 @@ impl Engine {
     /// Looks at every Service: at the start, and when this process begins to lead.
     fn review(&mut self) {
         if self.works() {
+            // Another leader may have decided since.
+            let now = self.now();
+            self.index.forget_unsure(now);
             for key in self.index.keys() {
                 self.enqueue(key, Rank::Repair);
             }
@@ -226,11 +229,12 @@ impl Engine {
 
     /// Starts as much work as may run at the same time.
     fn work(&mut self) {
+        let now = self.now();
+        self.index.tick(now);
         self.take_woken();
         if !self.works() {
             return;
         }
-        let now = self.now();
         for (key, rank) in self.backoff.due(now) {
             self.enqueue(key, rank);
         }
@@ -242,6 +246,8 @@ impl Engine {
                 break;
             };
             if self.backoff.holds(&key, rank) {
+                self.index.pass_on(&key);
+                self.take_woken();
                 continue;
             }
             self.start(key, rank, now);
@@ -274,6 +280,7 @@ impl Engine {
         }
         let Some(decision) = self.index.plan(&key, now) else {
             self.arrived.remove(&key);
+            self.backoff.succeeded(&key);
             return;
         };
         let service = self.index.service(&key);
@@ -368,6 +375,7 @@ impl Engine {
             self.backoff.next(),
             self.statuses.next(),
             self.finalizers.next(),
+            self.index.next_tick(),
         ];
         let next = next.into_iter().flatten().min()?;
         Some(self.began + Duration::from_millis(next))

@@ -58,6 +58,15 @@ impl Index {
         }
     }
 
+    /// When the next address has another chance.
+    pub(super) fn next_end_aside(&self) -> Option<Millis> {
+        let unheld = self
+            .aside
+            .iter()
+            .filter(|(address, _)| !self.slots.contains_key(address));
+        unheld.map(|(_, until)| *until).min()
+    }
+
     fn wake_for(&mut self, address: IpAddr) {
         self.waiting.wake_address(address, &mut self.woken);
         for eip in self.pools.giving(address) {

@@ -10,9 +10,14 @@ use crate::service::ServiceStatus;
 
 impl Index {
     /// Takes in how a plan ended. `None` for a plan whose end is not known, because a request failed:
-    /// its addresses stay taken until the next plan for the same Service says what is there.
+    /// its addresses stay taken until the next plan for the same Service, or the API server, says what is there.
     pub fn conclude(&mut self, plan: &Plan<ServiceStatus>, end: Option<&Conclusion>, now: Millis) {
-        let Some(end) = end else { return };
+        let Some(end) = end else {
+            let reserved = plan.reserve.iter();
+            self.unsure
+                .extend(reserved.map(|reservation| reservation.record.address));
+            return;
+        };
         for (address, seen) in &end.records {
             if let Seen::Stored(stored) = seen {
                 let known = self

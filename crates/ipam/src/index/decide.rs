@@ -53,6 +53,7 @@ impl Index {
             _ => reservation.record.clone(),
         };
         self.resting.end(address);
+        self.unsure.remove(&address);
         self.set_slot(
             address,
             Some(Slot {
@@ -237,7 +238,9 @@ impl Index {
             return true;
         };
         let terms = request.terms_for(target.address);
+        let pool = self.pools.get(&target.eip).map(|entry| &entry.pool);
         stored.record.eip != target.eip
+            || pool.is_some_and(|pool| *stored.record.protocol != *pool.protocol.as_str())
             || stored
                 .record
                 .entry(&service.uid)
@@ -251,7 +254,7 @@ impl Index {
             .collect()
     }
 
-    fn has_room(&self, eip: &str) -> bool {
+    pub(super) fn has_room(&self, eip: &str) -> bool {
         let Some((name, entry)) = self.pools.iter().find(|(name, _)| ***name == *eip) else {
             return false;
         };

@@ -84,6 +84,8 @@ pub struct Index {
     shown: HashMap<IpAddr, Vec<ServiceKey>>,
     taken: Taken,
     resting: Resting,
+    /// Addresses that a plan was to take whose end is not known, until somebody says what became of them.
+    unsure: BTreeSet<IpAddr>,
     /// Addresses that a foreign host has, and until when they are given to nobody.
     aside: BTreeMap<IpAddr, Millis>,
     waiting: Waiting,
@@ -173,11 +175,14 @@ impl Index {
         }
         let before = self.slots.get(&address).and_then(Slot::record).cloned();
         let news = before.as_ref() != Some(&stored.record);
-        // What another plan is about to make of the address stays: this may be an old word about it.
+        // What another plan is about to make of the address stays: this may be an old word about it. Where nobody
+        // knows what became of that plan, the API server's word counts.
+        let unsure = self.unsure.remove(&address);
         let pending = self
             .slots
-            .get_mut(&address)
-            .and_then(|slot| slot.pending.take())
+            .get(&address)
+            .and_then(|slot| slot.pending.clone())
+            .filter(|_| !unsure)
             .filter(|pending| {
                 let mut entries = pending.entries.iter();
                 !entries.all(|entry| stored.record.names(&entry.uid))
@@ -297,6 +302,40 @@ impl Index {
     #[must_use]
     pub fn holders(&self) -> usize {
         self.held.len()
+    }
+
+    /// Forgets what plans of unknown end were to take: for one that begins to decide anew, after others may have.
+    pub fn forget_unsure(&mut self, now: Millis) {
+        for address in std::mem::take(&mut self.unsure) {
+            let Some(slot) = self.slots.get(&address) else {
+                continue;
+            };
+            let stored = slot.stored.clone();
+            let slot = stored.map(|stored| Slot {
+                stored: Some(stored),
+                pending: None,
+            });
+            self.set_slot(address, slot, now);
+        }
+    }
+
+    /// The Service, whose turn it is, cannot take it now: that of the next has come.
+    pub fn pass_on(&mut self, key: &ServiceKey) {
+        let Some(created) = self.services.get(key).map(|service| service.created) else {
+            return;
+        };
+        for eip in self.waiting.uncall(created, key) {
+            if self.has_room(&eip) {
+                self.waiting
+                    .wake_next(&eip, &(created, key.clone()), &mut self.woken);
+            }
+        }
+    }
+
+    /// When [`tick`](Self::tick) may help somebody who waits.
+    #[must_use]
+    pub fn next_tick(&self) -> Option<Millis> {
+        self.next_end_aside()
     }
 
     /// Ends the rest of addresses whose time is over.

@@ -201,8 +201,27 @@ impl Index {
         self.pool_changed(&name);
     }
 
+    /// Who has an address of this Eip that its own Eip has no more is told that it belongs here now.
+    fn wake_orphans_of(&mut self, name: &str) {
+        let Some(entry) = self.pools.get(name) else {
+            return;
+        };
+        let orphans = self.slots.iter().filter_map(|(address, slot)| {
+            let record = slot.record()?;
+            let keeps = |entry: &Entry| entry.pool.keeps(*address);
+            let own = (*record.eip != *name).then(|| self.pools.get(&record.eip))?;
+            (keeps(entry) && !own.is_some_and(keeps)).then_some(record)
+        });
+        for record in orphans {
+            let holders = record.entries.iter();
+            self.woken
+                .extend(holders.map(|entry| entry.service.clone()));
+        }
+    }
+
     fn pool_changed(&mut self, name: &Arc<str>) {
         self.waiting.wake_all(&mut self.woken);
+        self.wake_orphans_of(name);
         for address in self.of_eip.get(name).into_iter().flatten() {
             let record = self.slots.get(address).and_then(super::Slot::record);
             self.woken.extend(

@@ -82,6 +82,9 @@ impl Index {
     pub(super) fn set_slot(&mut self, address: IpAddr, slot: Option<Slot>, now: Millis) {
         let before = self.slots.get(&address).and_then(Slot::record).cloned();
         let after = slot.as_ref().and_then(Slot::record).cloned();
+        if slot.as_ref().is_none_or(|slot| slot.pending.is_none()) {
+            self.unsure.remove(&address);
+        }
         match slot {
             Some(slot) => self.slots.insert(address, slot),
             None => self.slots.remove(&address),
@@ -165,14 +168,18 @@ impl Index {
     }
 
     pub(super) fn refresh_taken(&mut self, address: IpAddr) {
-        if self.slots.contains_key(&address)
+        let changed = if self.slots.contains_key(&address)
             || self.shown.contains_key(&address)
             || self.resting.contains(address)
             || self.is_aside(address)
         {
-            self.taken.insert(address);
+            self.taken.insert(address)
         } else {
-            self.taken.remove(address);
+            self.taken.remove(address)
+        };
+        // Whether they have room may have changed.
+        if changed {
+            self.changed_eips.extend(self.pools.giving(address));
         }
     }
 

@@ -100,6 +100,16 @@ impl Waiting {
         }
     }
 
+    /// What a Service waits for whose turn it was; it has to be called again.
+    pub(super) fn uncall(&mut self, created: i64, key: &ServiceKey) -> Vec<Arc<str>> {
+        let place = (created, key.clone());
+        if !self.called.remove(&place) {
+            return Vec::new();
+        }
+        let needs = self.places.get(&place);
+        needs.map_or_else(Vec::new, |needs| needs.eips.clone())
+    }
+
     /// Wakes everybody: something changed that may help anybody.
     pub(super) fn wake_all(&self, woken: &mut BTreeSet<ServiceKey>) {
         woken.extend(self.places.keys().map(|(_, key)| key.clone()));

@@ -5,7 +5,7 @@
 //! and writing Leases is the caller's work.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -46,6 +46,17 @@ pub struct Renewal {
     pub address: SocketAddr,
     /// What the node says about itself (kept in the Lease's annotations).
     pub facts: Facts,
+}
+
+/// What the Leases show at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseView {
+    /// Who is alive; settled once every Lease had time to be renewed.
+    pub members: Members,
+    /// Whether this node may take addresses that others lead now: it has had a settled view, in which it
+    /// lives itself, for a whole duration, or is a founder with somebody who had. One whose renewals
+    /// failed has been given up by the others and begins to count again when it is back.
+    pub steady: bool,
 }
 
 /// Watches the Leases of all speakers.
@@ -109,14 +120,27 @@ impl Leases {
         self.seen.remove(node);
     }
 
+    /// All Leases were read, and there are those of these nodes: any other one said goodbye.
+    pub fn retain(&mut self, nodes: &BTreeSet<String>) {
+        self.seen.retain(|node, _| nodes.contains(node));
+    }
+
     /// This process did not run for a while: its view must settle anew before it may be acted on.
     pub const fn doubt(&mut self, now: Instant) {
         self.started = now;
     }
 
-    /// Who is alive. The view is settled once every Lease had time to be renewed.
-    #[must_use]
-    pub fn members(&self, now: Instant) -> Members {
+    /// What the Leases show now. To be asked whenever something may have changed.
+    pub fn look(&mut self, now: Instant) -> LeaseView {
+        // Which also says how far the company has formed.
+        let steady = self.becomes_steady(now);
+        LeaseView {
+            members: self.members(now),
+            steady,
+        }
+    }
+
+    fn members(&self, now: Instant) -> Members {
         let mut members = Members {
             me: self.me.clone(),
             settled: now.saturating_duration_since(self.started) >= self.duration,
@@ -150,12 +174,7 @@ impl Leases {
         self.latest.saturating_duration_since(from) < self.duration
     }
 
-    /// Whether this node may take addresses that others lead now: it has had a settled view, in which it
-    /// lives itself, for a whole duration, or is a founder with somebody who had. One whose renewals
-    /// failed has been given up by the others and begins to count again when it is back.
-    ///
-    /// To be asked before [`Self::members`] whenever something may have changed.
-    pub fn steady(&mut self, now: Instant) -> bool {
+    fn becomes_steady(&mut self, now: Instant) -> bool {
         let lives = self
             .seen
             .get(&self.me)
@@ -181,8 +200,8 @@ impl Leases {
         steady || (lives && self.forming.founder_is_steady())
     }
 
-    /// When [`Self::members`] or [`Self::steady`] may differ next without a renewal: a death shows only
-    /// by the renewals of others.
+    /// When [`Self::look`] may show something else without a renewal: a death shows only by the renewals
+    /// of others.
     #[must_use]
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         [Some(self.started), self.settled_at, self.forming.since()]
@@ -211,8 +230,8 @@ mod tests {
         }
     }
 
-    fn alive(leases: &Leases, now: Instant) -> Vec<String> {
-        leases.members(now).alive.into_keys().collect()
+    fn alive(leases: &mut Leases, now: Instant) -> Vec<String> {
+        leases.look(now).members.alive.into_keys().collect()
     }
 
     #[test]
@@ -223,12 +242,15 @@ mod tests {
             let now = start + Duration::from_secs(second);
             leases.renewed("a", renewal(second), now);
             leases.renewed("b", renewal(second.min(2)), now);
-            assert_eq!(alive(&leases, now).len(), if second < 6 { 2 } else { 1 });
+            assert_eq!(
+                alive(&mut leases, now).len(),
+                if second < 6 { 2 } else { 1 }
+            );
         }
         let now = start + Duration::from_secs(7);
-        assert_eq!(alive(&leases, now), ["a"]);
-        assert!(leases.members(now).departed.contains_key("b"));
-        assert!(leases.members(now).settled);
+        assert_eq!(alive(&mut leases, now), ["a"]);
+        assert!(leases.look(now).members.departed.contains_key("b"));
+        assert!(leases.look(now).members.settled);
     }
 
     /// Nodes that renew once a second, each at its own phase; every 10 ms everybody must be alive.
@@ -260,11 +282,11 @@ mod tests {
         renew_between(&mut leases, (start, 0, 10_000), &PHASES);
         for ms in (10_000..30_000).step_by(10) {
             let now = start + Duration::from_millis(ms);
-            assert_eq!(alive(&leases, now), ["a", "b", "c"], "at {ms} ms");
+            assert_eq!(alive(&mut leases, now), ["a", "b", "c"], "at {ms} ms");
             assert!(leases.deadline(now).is_none_or(|due| due > now));
         }
         assert_eq!(
-            alive(&leases, start + Duration::from_mins(10)),
+            alive(&mut leases, start + Duration::from_mins(10)),
             ["a", "b", "c"]
         );
     }
@@ -278,7 +300,7 @@ mod tests {
         for (ms, node) in [(600_000, "c"), (601_500, "a"), (603_000, "b")] {
             let now = start + Duration::from_millis(ms);
             leases.renewed(node, renewal(ms), now);
-            assert_eq!(alive(&leases, now), ["a", "b", "c"], "at {ms} ms");
+            assert_eq!(alive(&mut leases, now), ["a", "b", "c"], "at {ms} ms");
         }
         renew_between(&mut leases, (start, 604_000, 620_000), &PHASES);
     }
@@ -294,13 +316,13 @@ mod tests {
             leases.renewed(node, renewal(ms), now);
             let missed = ms >= 604_000;
             assert_eq!(
-                !alive(&leases, now).contains(&"b".to_owned()),
+                !alive(&mut leases, now).contains(&"b".to_owned()),
                 missed,
                 "{ms}"
             );
         }
         let now = start + Duration::from_secs(610);
-        assert_eq!(alive(&leases, now), ["a", "c"]);
+        assert_eq!(alive(&mut leases, now), ["a", "c"]);
     }
 
     #[test]
@@ -311,17 +333,17 @@ mod tests {
         for second in 0..10 {
             leases.renewed("a", renewal(second), at(second));
             leases.renewed("b", renewal(second), at(second));
-            assert_eq!(leases.steady(at(second)), second >= 8, "{second}");
+            assert_eq!(leases.look(at(second)).steady, second >= 8, "{second}");
         }
         for second in 10..20 {
             leases.renewed("b", renewal(second), at(second));
         }
-        assert_eq!(alive(&leases, at(19)), ["b"], "the others gave it up");
-        assert!(!leases.steady(at(19)));
+        assert_eq!(alive(&mut leases, at(19)), ["b"], "the others gave it up");
+        assert!(!leases.look(at(19)).steady);
         for second in 20..30 {
             leases.renewed("a", renewal(second), at(second));
             leases.renewed("b", renewal(second), at(second));
-            assert_eq!(leases.steady(at(second)), second >= 24, "{second}");
+            assert_eq!(leases.look(at(second)).steady, second >= 24, "{second}");
         }
     }
 
@@ -335,12 +357,12 @@ mod tests {
             let mut other = renewal(second);
             other.facts.steady = second >= 6;
             leases.renewed("b", other, now);
-            let steady = leases.steady(now);
+            let steady = leases.look(now).steady;
             assert_eq!(steady, second >= 6, "{second}");
             let mut own = renewal(second);
             own.facts.steady = steady;
             leases.renewed("a", own, now);
-            let members = leases.members(now);
+            let members = leases.look(now).members;
             assert_eq!(members.settled, second >= 4, "{second}");
             assert_eq!(members.settled && members.formed, second >= 10, "{second}");
         }
@@ -359,7 +381,7 @@ mod tests {
         for second in 1..10 {
             leases.renewed("a", renewal(second), start + Duration::from_secs(second));
         }
-        let departed = leases.members(start + Duration::from_secs(9)).departed;
+        let departed = leases.look(start + Duration::from_secs(9)).members.departed;
         assert_eq!(departed.len(), Members::MAX_DEPARTED);
         assert!(departed.contains_key(&format!("n{:04}", 9_000 - most)));
         assert!(!departed.contains_key("n9000"), "the first that died");
@@ -371,10 +393,10 @@ mod tests {
         let mut leases = Leases::new("a".to_owned(), DURATION, start);
         leases.renewed("a", renewal(1), start);
         let later = start + Duration::from_mins(1);
-        assert!(leases.members(later).settled);
+        assert!(leases.look(later).members.settled);
         leases.doubt(later);
-        assert!(!leases.members(later).settled);
-        assert!(leases.members(later + DURATION).settled);
+        assert!(!leases.look(later).members.settled);
+        assert!(leases.look(later + DURATION).members.settled);
     }
 
     #[test]
@@ -382,9 +404,9 @@ mod tests {
         let start = Instant::now();
         let mut leases = Leases::new("a".to_owned(), DURATION, start);
         leases.renewed("b", renewal(1), start + Duration::from_secs(1));
-        assert!(!leases.members(start).settled);
+        assert!(!leases.look(start).members.settled);
         assert_eq!(leases.deadline(start), Some(start + DURATION));
         leases.deleted("b");
-        assert!(alive(&leases, start).is_empty());
+        assert!(alive(&mut leases, start).is_empty());
     }
 }

@@ -33,6 +33,6 @@ mod wire;
 pub use config::{Key, KeyError, MembershipConfig, Parameters, Profile, UnknownProfile};
 pub use counts::{Counts, Detection};
 pub use election::{leader, outranks};
-pub use lease::{LeaseTiming, Leases, Renewal};
+pub use lease::{LeaseTiming, LeaseView, Leases, Renewal};
 pub use members::{Facts, Member, Members};
 pub use task::{Membership, MembershipError, Seeds};

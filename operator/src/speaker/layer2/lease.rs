@@ -20,7 +20,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch_leases};
 use kube::{Client, ResourceExt as _};
 use openelb_api::keys;
-use openelb_membership::{Facts, LeaseTiming, Leases, Members, Renewal};
+use openelb_membership::{Facts, LeaseTiming, LeaseView, Leases, Members, Renewal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -63,8 +63,8 @@ struct Said {
 impl LeaseMembership {
     pub(super) fn spawn(config: Config) -> Self {
         let now = Instant::now();
-        let leases = Leases::new(config.node.clone(), config.timing.duration, now);
-        let (sender, members) = watch::channel(Arc::new(leases.members(now)));
+        let mut leases = Leases::new(config.node.clone(), config.timing.duration, now);
+        let (sender, members) = watch::channel(Arc::new(leases.look(now).members));
         let (own, own_rx) = watch::channel(Own::default());
         let task = Task {
             api: Api::namespaced(config.client.clone(), &config.namespace),
@@ -198,11 +198,7 @@ impl Task {
             }
             Event::InitDone => {
                 if let Some(listed) = self.listed.take() {
-                    let members = self.leases.members(now);
-                    let known = members.alive.keys().chain(members.departed.keys());
-                    for node in known.filter(|node| !listed.contains(*node)) {
-                        self.leases.deleted(node);
-                    }
+                    self.leases.retain(&listed);
                 }
             }
             Event::Apply(lease) => {
@@ -220,8 +216,7 @@ impl Task {
 
     /// Publishes the view; says whether this node is steady.
     fn publish(&mut self, now: Instant) -> bool {
-        let steady = self.leases.steady(now);
-        let members = self.leases.members(now);
+        let LeaseView { members, steady } = self.leases.look(now);
         self.members.send_if_modified(|current| {
             let differs = **current != members;
             if differs {

@@ -146,6 +146,11 @@ pub struct PeerError {
     pub message: String,
 }
 
+impl PeerError {
+    /// The label where the configuration wants no session.
+    pub const ADMIN_DOWN: &'static str = "admin-down";
+}
+
 /// A NOTIFICATION message (RFC 4271 §4.5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notification {

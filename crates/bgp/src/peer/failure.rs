@@ -3,6 +3,7 @@
 use super::{ConnId, Peer};
 use crate::config::AdminState;
 use crate::session::Notified;
+use crate::snapshot::PeerError;
 use crate::ttl;
 
 /// Why there is no session, in terms of the snapshot.
@@ -29,11 +30,11 @@ impl Peer {
             self.fail("config", error.to_string());
         } else if let AdminState::Down(text) = &self.setup.peer.admin {
             let message = format!("administratively down: {text}");
-            self.fail("admin-down", message);
+            self.fail(PeerError::ADMIN_DOWN, message);
         } else if self
             .failure
             .as_ref()
-            .is_some_and(|failure| matches!(failure.label, "config" | "admin-down"))
+            .is_some_and(|failure| ["config", PeerError::ADMIN_DOWN].contains(&failure.label))
         {
             self.failure = None;
         }

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use openelb_bgp::{BfdSnapshot, BfdState, CounterValues, PeerSnapshot, SessionState, Snapshot};
+use openelb_bgp::{
+    BfdSnapshot, BfdState, CounterValues, PeerError, PeerSnapshot, SessionState, Snapshot,
+};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -141,6 +143,16 @@ fn bfd(peer: &PeerSnapshot, read: impl Fn(&BfdSnapshot) -> f64) -> Option<f64> {
     peer.bfd.as_ref().map(read)
 }
 
+fn up(peer: &PeerSnapshot) -> bool {
+    peer.state == SessionState::Established
+}
+
+/// Whether a session is wanted: nobody shall be alarmed by one that is down on purpose.
+fn wanted(peer: &PeerSnapshot) -> bool {
+    let error = peer.last_error.as_ref();
+    up(peer) || error.is_none_or(|error| error.label != PeerError::ADMIN_DOWN)
+}
+
 /// 1 or 0.
 pub(super) fn flag(set: bool) -> f64 {
     f64::from(u8::from(set))
@@ -149,8 +161,8 @@ pub(super) fn flag(set: bool) -> f64 {
 const SERIES: &[Series] = &[
     Series {
         name: "bgp_session_up",
-        help: "1 where the BGP session is established",
-        kind: Kind::Gauge(|peer| Some(flag(peer.state == SessionState::Established))),
+        help: "1 where the BGP session is established; none where it is administratively down",
+        kind: Kind::Gauge(|peer| wanted(peer).then(|| flag(up(peer)))),
     },
     Series {
         name: "bgp_sessions_established",
@@ -265,6 +277,27 @@ mod tests {
                 "{line} in\n{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_session_that_is_not_wanted_is_not_said_to_be_down() {
+        let shown = |label| {
+            let mut down = peer();
+            down.state = SessionState::Idle;
+            down.last_error = Some(PeerError {
+                at: std::time::SystemTime::UNIX_EPOCH,
+                label,
+                message: String::new(),
+            });
+            let peers = [("spine".into(), Arc::new(down))].into();
+            let text = text(Some(Snapshot {
+                peers,
+                ..Snapshot::default()
+            }));
+            text.contains("openelb_bgp_session_up{peer=\"spine\"} 0")
+        };
+        assert!(shown("connect"));
+        assert!(!shown(PeerError::ADMIN_DOWN));
     }
 
     #[test]

@@ -74,21 +74,35 @@ where
 }
 
 /// Whether a workload is OpenELB's own (0.4 to 0.6, by chart or by manifest) and not ours.
+///
+/// Its chart names workloads as the values say, and puts its own labels into their selectors.
 fn is_foreign<W: Workload>(workload: &W) -> bool {
     let named = workload.meta().name.as_deref().is_some_and(|name| {
-        ["openelb-controller", "openelb-speaker", "openelb-manager"].contains(&name)
+        [
+            "openelb-controller",
+            "openelb-speaker",
+            "openelb-manager",
+            "openelb-keepalive-vip",
+        ]
+        .contains(&name)
             || name.ends_with("-openelb-controller")
             || name.ends_with("-openelb-speaker")
     });
-    let ours = workload
+    let labels = workload
         .selector()
-        .and_then(|selector| selector.match_labels.as_ref())
-        .is_some_and(|labels| {
-            labels.len() == 2
-                && labels.get("app").is_some_and(|app| app == "openelb")
-                && labels.contains_key("component")
-        });
-    named && !ours
+        .and_then(|selector| selector.match_labels.as_ref());
+    let says = |key, wanted: &str| {
+        labels
+            .and_then(|labels| labels.get(key))
+            .is_some_and(|value| value == wanted)
+    };
+    let component = says("component", "controller") || says("component", "speaker");
+    let by_chart = says("app", "openelb")
+        && component
+        && labels.is_some_and(|labels| labels.contains_key("helm.sh/chart"));
+    let ours = says("app", "openelb")
+        && labels.is_some_and(|labels| labels.len() == 2 && labels.contains_key("component"));
+    (named || by_chart) && !ours
 }
 
 #[cfg(test)]
@@ -121,6 +135,21 @@ mod tests {
         assert!(is_foreign(&theirs));
         let manifest = deployment("openelb-controller", &[("app", "openelb")]);
         assert!(is_foreign(&manifest));
+        let vip = deployment("openelb-keepalive-vip", &[("app", "keepalived")]);
+        assert!(is_foreign(&vip));
+    }
+
+    #[test]
+    fn a_workload_of_openelb_chart_is_foreign_whatever_it_was_named() {
+        let labels = |component| {
+            [
+                ("app", "openelb"),
+                ("component", component),
+                ("helm.sh/chart", "openelb-0.6.1"),
+            ]
+        };
+        assert!(is_foreign(&deployment("lb-speaker", &labels("speaker"))));
+        assert!(!is_foreign(&deployment("lb-proxy", &labels("proxy"))));
     }
 
     #[test]

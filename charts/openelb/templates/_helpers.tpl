@@ -211,8 +211,16 @@ port: metrics{{ if .Values.monitoring.secure.enable }}, scheme: HTTPS{{ end }}
 {{- if .Values.monitoring.secure.enable }}
 scheme: https
 tlsConfig:
-  {{- toYaml .Values.monitoring.secure.tlsConfig | nindent 2 }}
+  {{- toYaml (.Values.monitoring.secure.tlsConfig | default (dict "insecureSkipVerify" true)) | nindent 2 }}
 authorization:
   credentials: {name: {{ include "openelb.fullname" . }}-scraper, key: token}
+{{- end }}
+{{- end -}}
+
+{{/* Labels of a monitor: (dict "root" $ "component" "controller"). */}}
+{{- define "openelb.monitorLabels" -}}
+{{ include "openelb.labels" . }}
+{{- with .root.Values.monitoring.labels }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}

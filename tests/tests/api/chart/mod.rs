@@ -20,7 +20,7 @@ use openelb_tests::{ControlPlane, story};
 use serde_json::Value;
 
 /// Sets of values that people use; the empty one first.
-const VALUES: [&[&str]; 8] = [
+const VALUES: [&[&str]; 9] = [
     &[],
     &[
         "global.imageRegistry=registry.example",
@@ -45,6 +45,7 @@ const VALUES: [&[&str]; 8] = [
     &["speaker.membership=lease"],
     SECRETS_GIVEN,
     MONITORED,
+    GUARDED,
     &[
         "controller.webhookPort=443",
         "speaker.memberlistSecret=openelb-speakers",
@@ -56,6 +57,17 @@ const MONITORED: &[&str] = &[
     "webhook.monitorEnable=true",
     "controller.monitorEnable=true",
     "speaker.monitorEnable=true",
+];
+/// The same with all else that the chart has for Prometheus and Grafana.
+const GUARDED: &[&str] = &[
+    "webhook.monitorEnable=true",
+    "controller.monitorEnable=true",
+    "speaker.monitorEnable=true",
+    "monitoring.labels.release=prometheus",
+    "monitoring.rules.enable=true",
+    "monitoring.rules.labels.release=prometheus",
+    "monitoring.dashboard.enable=true",
+    "monitoring.secure.enable=true",
 ];
 /// Where the user brings the key and the certificate.
 const SECRETS_GIVEN: &[&str] = &[

@@ -5,7 +5,7 @@ use openelb_tests::ControlPlane;
 use openelb_tests::product::render;
 use serde_json::{Value, json};
 
-use super::{MONITORED, of_kind, workloads};
+use super::{GUARDED, MONITORED, of_kind, workloads};
 
 /// Whether an object with `labels` is what a selector of labels selects.
 fn selects(selector: &Value, labels: &Value) -> bool {
@@ -69,6 +69,43 @@ async fn every_monitor_finds_one_set_of_pods_by_a_port_that_they_have() {
     }
     components.sort_by_key(Value::to_string);
     assert_eq!(components, ["controller", "speaker", "webhook"]);
+}
+
+/// Monitors, with the endpoint that each has.
+fn endpoints(objects: &[Value]) -> Vec<(&Value, &Value)> {
+    let services = of_kind(objects, "ServiceMonitor")
+        .into_iter()
+        .map(|monitor| (monitor, &monitor["spec"]["endpoints"][0]));
+    let pods = of_kind(objects, "PodMonitor")
+        .into_iter()
+        .map(|monitor| (monitor, &monitor["spec"]["podMetricsEndpoints"][0]));
+    services.chain(pods).collect()
+}
+
+#[tokio::test]
+async fn monitors_have_the_labels_that_prometheus_looks_for() {
+    let objects = render(GUARDED).await.unwrap();
+    let found = endpoints(&objects);
+    assert_eq!(found.len(), 3);
+    let rules = of_kind(&objects, "PrometheusRule");
+    for object in found.iter().map(|(monitor, _)| monitor).chain(&rules) {
+        let labels = &object["metadata"]["labels"];
+        assert_eq!(labels["release"], "prometheus", "{object}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_verified_as_the_user_says_and_only_else_not_at_all() {
+    let unsaid = render(GUARDED).await.unwrap();
+    for (_, endpoint) in endpoints(&unsaid) {
+        assert_eq!(endpoint["tlsConfig"], json!({"insecureSkipVerify": true}));
+    }
+    let own = "monitoring.secure.tlsConfig.serverName=metrics.example";
+    let said = render(&[GUARDED, &[own]].concat()).await.unwrap();
+    for (_, endpoint) in endpoints(&said) {
+        let tls = json!({"serverName": "metrics.example"});
+        assert_eq!(endpoint["tlsConfig"], tls);
+    }
 }
 
 #[tokio::test]

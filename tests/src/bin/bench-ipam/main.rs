@@ -24,8 +24,8 @@ use tokio::task::JoinHandle;
 const PARALLEL: usize = 32;
 /// Services created one after the other.
 const SINGLES: usize = 500;
-/// Storms of each kind, one after the other in turns: the machine's own moods last longer than a storm.
-const STORMS: usize = 3;
+/// Storms and catch-ups of each kind, in turns: the machine's own moods last longer than any of them.
+const TURNS: usize = 3;
 /// How often the leader is killed.
 const TAKE_OVERS: usize = 5;
 /// How long a process is left alone before it is looked at.
@@ -41,12 +41,18 @@ const PATIENCE: Duration = Duration::from_mins(5);
 #[tokio::main]
 async fn main() -> Result<()> {
     let (file, count) = arguments()?;
-    let mut ours = measure(Allocator::Product, count).await?;
-    let mut bare = measure(Allocator::Bare, count).await?;
-    for _ in 1..STORMS {
-        ours.storms
-            .push(lone_storm(Allocator::Product, count).await?);
-        bare.storms.push(lone_storm(Allocator::Bare, count).await?);
+    let mut ours = Box::pin(measure(Allocator::Product, count)).await?;
+    let mut bare = Box::pin(measure(Allocator::Bare, count)).await?;
+    for _ in 1..TURNS {
+        for (allocator, results) in [
+            (Allocator::Product, &mut ours),
+            (Allocator::Bare, &mut bare),
+        ] {
+            results.storms.push(lone_storm(allocator, count).await?);
+            let (_bed, _seen, running, rate) = catch_up(allocator, count).await?;
+            results.catch_ups.push(rate);
+            running.stop().await?;
+        }
     }
     let many = grouped(count);
     let mut figures = vec![
@@ -70,10 +76,16 @@ async fn main() -> Result<()> {
             Some(&bare.wholes()),
         )?,
         beside_bare(
+            &format!("storm {many} cpu s"),
+            "s",
+            &ours.processor(),
+            Some(&bare.processor()),
+        )?,
+        beside_bare(
             &format!("catch-up {many} per second"),
             "1/s",
-            &[ours.catch_up],
-            Some(&[bare.catch_up]),
+            &ours.catch_ups,
+            Some(&bare.catch_ups),
         )?,
     ];
     let restart = format!("restart {many} s");
@@ -124,6 +136,26 @@ impl Running {
         })
     }
 
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Product(_) => "ours",
+            Self::Bare(_) => "bare client",
+        }
+    }
+
+    /// Processor time that everybody has used so far, in milliseconds; the bare client and the writers are this process.
+    fn processor_of_all(&self, bed: &Bed) -> Result<f64> {
+        let mut pids = vec![
+            bed.control.api_server().pid(),
+            bed.control.etcd().pid(),
+            i32::try_from(std::process::id())?,
+        ];
+        if let Self::Product(process) = self {
+            pids.push(process.pid());
+        }
+        pids.into_iter().map(processor).sum()
+    }
+
     async fn stop(self) -> Result<()> {
         match self {
             Self::Product(process) => drop(process.stop().await?),
@@ -137,7 +169,8 @@ impl Running {
 struct Results {
     singles: Vec<f64>,
     storms: Vec<Storm>,
-    catch_up: f64,
+    /// Services served in a second where all waited.
+    catch_ups: Vec<f64>,
     restart: Vec<f64>,
     /// After the storm, and after the restart.
     rss: Vec<f64>,
@@ -157,6 +190,10 @@ impl Results {
     fn wholes(&self) -> Vec<f64> {
         self.storms.iter().map(|storm| storm.whole).collect()
     }
+
+    fn processor(&self) -> Vec<f64> {
+        self.storms.iter().map(|storm| storm.processor).collect()
+    }
 }
 
 /// Services created all at once, in seconds.
@@ -165,18 +202,36 @@ struct Storm {
     lag: f64,
     /// From the first creation to the last address.
     whole: f64,
+    /// Processor time that everybody took for it: the API server, etcd, the allocator and the writers. Unlike the
+    /// others it hardly depends on what else the machine's owner does with its processors.
+    processor: f64,
 }
 
 /// Creates Services on top of the `served` ones.
-async fn storm(bed: &Bed, seen: &mut Seen, served: usize, count: usize) -> Result<Storm> {
+async fn storm(
+    bed: &Bed,
+    running: &Running,
+    seen: &mut Seen,
+    served: usize,
+    count: usize,
+) -> Result<Storm> {
+    let spent_before = running.processor_of_all(bed)?;
     let began = Instant::now();
     create(bed, "storm", count).await?;
     let created = Instant::now();
     let last = seen.all_served(served + count).await?;
-    Ok(Storm {
+    let storm = Storm {
         lag: last.saturating_duration_since(created).as_secs_f64(),
         whole: (last - began).as_secs_f64(),
-    })
+        processor: (running.processor_of_all(bed)? - spent_before) / 1000.0,
+    };
+    eprintln!(
+        "storm, {}: {:.1} s, processors {:.1} s",
+        running.name(),
+        storm.whole,
+        storm.processor
+    );
+    Ok(storm)
 }
 
 /// A storm in a control plane of its own.
@@ -187,7 +242,7 @@ async fn lone_storm(allocator: Allocator, count: usize) -> Result<Storm> {
     let running = Running::start(allocator, &bed)?;
     bed.create(&service("first")).await?;
     seen.served("first").await?;
-    let storm = storm(&bed, &mut seen, 1, count).await?;
+    let storm = storm(&bed, &running, &mut seen, 1, count).await?;
     running.stop().await?;
     Ok(storm)
 }
@@ -210,7 +265,7 @@ async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
         }
     }
 
-    let storms = vec![storm(&bed, &mut seen, SINGLES + 5, count).await?];
+    let storms = vec![storm(&bed, &running, &mut seen, SINGLES + 5, count).await?];
 
     let (mut restart, mut rss, mut idle) = (Vec::new(), Vec::new(), Vec::new());
     if allocator == Allocator::Product {
@@ -241,15 +296,7 @@ async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
     }
     drop(bed);
 
-    let bed = Bed::start().await?;
-    bed.eip("lan", "10.0.0.0/8").await?;
-    create(&bed, "waiting", count).await?;
-    let mut seen = Seen::watch(&bed);
-    let began = Instant::now();
-    let running = Running::start(allocator, &bed)?;
-    let last = seen.all_served(count).await?;
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
-    let catch_up = count as f64 / (last - began).as_secs_f64();
+    let (bed, mut seen, running, rate) = catch_up(allocator, count).await?;
     let (take_over, back) = match &running {
         Running::Product(leader) => {
             bed.audit().await.context("after catching up")?;
@@ -264,13 +311,28 @@ async fn measure(allocator: Allocator, count: usize) -> Result<Results> {
     Ok(Results {
         singles,
         storms,
-        catch_up,
+        catch_ups: vec![rate],
         restart,
         rss,
         take_over,
         back,
         idle,
     })
+}
+
+/// Services that wait when the allocator starts, and how many of them it serves in a second.
+async fn catch_up(allocator: Allocator, count: usize) -> Result<(Bed, Seen, Running, f64)> {
+    let bed = Bed::start().await?;
+    bed.eip("lan", "10.0.0.0/8").await?;
+    create(&bed, "waiting", count).await?;
+    let mut seen = Seen::watch(&bed);
+    let began = Instant::now();
+    let running = Running::start(allocator, &bed)?;
+    let last = seen.all_served(count).await?;
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    let rate = count as f64 / (last - began).as_secs_f64();
+    eprintln!("catch-up, {}: {rate:.0} per second", running.name());
+    Ok((bed, seen, running, rate))
 }
 
 /// Kills the leader, again and again, while another waits.

@@ -81,8 +81,7 @@ fn output(package: &str, args: &[&str]) -> Result<String> {
     ])
     .args(args)
     // What is set here would stand in the page as a default.
-    .env_remove("OPENELB_LOG")
-    .env_remove("RUST_LOG");
+    .env_remove("OPENELB_LOG");
     read(run)
 }
 

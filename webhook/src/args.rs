@@ -32,12 +32,12 @@ pub struct Cli {
         long,
         global = true,
         visible_alias = "log",
-        env = "RUST_LOG",
+        env = "OPENELB_LOG",
         default_value = "info"
     )]
     pub log_level: String,
     /// How log lines look.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    #[arg(long, global = true, env = "OPENELB_LOG_FORMAT", value_enum, default_value_t = Format::Text)]
     pub log_format: Format,
 }
 

@@ -192,6 +192,12 @@ fn lint() -> Result<Tally> {
         reference,
     ));
 
+    let mut release = program(root().join("hack/release"));
+    release
+        .args(["--without-images", "--output"])
+        .arg(root().join("target/lint-release"));
+    checks.push(("a release can be made of all but the images", release));
+
     let mut licences = program(&deny);
     licences.args([
         "--log-level",

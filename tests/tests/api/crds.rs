@@ -228,20 +228,46 @@ fn every_sample_and_example_applies() {
                 count += 1;
             }
         }
-        let reference = std::fs::read_to_string(format!("{REPOSITORY}/docs/reference/api.md"))?;
-        for example in reference.split("```yaml\n").skip(1) {
-            let (example, _) = example
-                .split_once("```")
-                .context("an example without end")?;
-            let file = control.folder().write("example.yaml", example)?;
-            apply_strictly(&control, &file)
-                .await
-                .with_context(|| example.to_owned())?;
-            count += 1;
+        for page in ["docs", "docs/tasks", "docs/reference"] {
+            for entry in std::fs::read_dir(format!("{REPOSITORY}/{page}"))? {
+                let path = entry?.path();
+                if path.extension().is_none_or(|extension| extension != "md") {
+                    continue;
+                }
+                for example in examples(&std::fs::read_to_string(&path)?) {
+                    let file = control.folder().write("example.yaml", &example)?;
+                    apply_strictly(&control, &file)
+                        .await
+                        .with_context(|| format!("{}:\n{example}", path.display()))?;
+                    count += 1;
+                }
+            }
         }
-        assert!(count >= 12, "only {count} examples were found");
+        assert!(count >= 20, "only {count} examples were found");
         Ok(())
     });
+}
+
+/// The whole objects that a page shows; other YAML there is part of one.
+fn examples(page: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        let Some(indent) = line.strip_suffix("```yaml") else {
+            continue;
+        };
+        let block = lines.by_ref().take_while(|line| line.trim() != "```");
+        let block: Vec<&str> = block
+            .map(|line| line.strip_prefix(indent).unwrap_or(line))
+            .collect();
+        if block
+            .first()
+            .is_some_and(|line| line.starts_with("apiVersion:"))
+        {
+            found.push(block.join("\n"));
+        }
+    }
+    found
 }
 
 #[test]

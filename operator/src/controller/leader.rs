@@ -16,7 +16,7 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use openelb_api::keys;
 use openelb_ipam::Version;
-use openelb_process::{Gate, Watches, patience};
+use openelb_process::{Watches, patience};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -71,7 +71,6 @@ impl Election {
             held_until: None,
             leads: sender,
             watches: context.watches.clone(),
-            unknown: Some(context.readiness.gate("controller: a leader")),
         };
         let run = candidate.run(resign.clone());
         let task = tokio::spawn(context.pulses.of_task("the candidate for the Lease", run));
@@ -188,9 +187,6 @@ struct Candidate {
     held_until: Option<Instant>,
     leads: watch::Sender<bool>,
     watches: Watches,
-    /// What `/readyz` waits for: until a leader was known once, whoever it is. Afterwards an API server that is away
-    /// does not count a controller out.
-    unknown: Option<Gate>,
 }
 
 impl Candidate {
@@ -252,11 +248,6 @@ impl Candidate {
 
     fn learn(&mut self, lease: Option<Lease>) {
         self.known.learn(lease, Instant::now(), Timestamp::now());
-        if self.known.holder().is_some()
-            && let Some(gate) = self.unknown.take()
-        {
-            gate.open();
-        }
         if self
             .known
             .holder()
@@ -291,12 +282,7 @@ impl Candidate {
                     self.learn(lease);
                 }
             }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "cannot write the Lease; trying again");
-                if let Some(gate) = &self.unknown {
-                    gate.shut(&format!("cannot write the Lease: {error}"));
-                }
-            }
+            Ok(Err(error)) => tracing::warn!(%error, "cannot write the Lease; trying again"),
             Err(_) => tracing::warn!("the Lease could not be written in time; trying again"),
         }
     }

@@ -110,45 +110,6 @@ fn without_an_api_server_all_stay_alive_and_ready_and_say_how_old_their_knowledg
 }
 
 #[test]
-fn a_controller_is_ready_once_somebody_leads_and_says_what_keeps_it_from_leading() {
-    story(async || -> Result<()> {
-        let bed = Bed::start().await?;
-        let quota = json!({
-            "apiVersion": "v1", "kind": "ResourceQuota",
-            "metadata": {"name": "no-leases", "namespace": "openelb-system"},
-            "spec": {"hard": {"count/leases.coordination.k8s.io": "0"}},
-        });
-        bed.control.apply(&quota).await?;
-        let (first, second) = (free()?, free()?);
-        let _first = start(
-            &bed,
-            "openelb-operator",
-            first,
-            &["controller", "--identity=one"],
-        )?;
-        says(first, "/readyz", 503, "cannot write the Lease: ").await?;
-        says(first, "/healthz", 200, "ok").await?;
-        let delete = [
-            "delete",
-            "resourcequota",
-            "no-leases",
-            "--namespace=openelb-system",
-        ];
-        bed.control.kubectl(&delete).await?;
-        says(first, "/readyz", 200, "ok").await?;
-        // One that waits is as ready as the one that leads.
-        let _second = start(
-            &bed,
-            "openelb-operator",
-            second,
-            &["controller", "--identity=two"],
-        )?;
-        says(second, "/readyz", 200, "ok").await?;
-        Ok(())
-    });
-}
-
-#[test]
 fn a_speaker_that_can_neither_be_reached_nor_reach_anybody_is_not_ready_until_it_can() {
     story(async || -> Result<()> {
         let bed = Bed::start().await?;

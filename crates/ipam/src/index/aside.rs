@@ -58,8 +58,9 @@ impl Index {
         }
     }
 
-    /// When the next address has another chance.
-    pub(super) fn next_end_aside(&self) -> Option<Millis> {
+    /// When [`tick`](Self::tick) gives the next address another chance, which may help somebody who waits.
+    #[must_use]
+    pub fn next_tick(&self) -> Option<Millis> {
         let unheld = self
             .aside
             .iter()

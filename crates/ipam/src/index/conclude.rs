@@ -51,24 +51,26 @@ impl Index {
         }
         if end.outcome != Outcome::Done {
             for reservation in &plan.reserve {
-                let address = reservation.record.address;
-                if let Some(slot) = self
-                    .slots
-                    .get(&address)
-                    .filter(|slot| slot.pending.is_some())
-                {
-                    let stored = slot.stored.clone();
-                    let slot = stored.map(|stored| Slot {
-                        stored: Some(stored),
-                        pending: None,
-                    });
-                    self.set_slot(address, slot, now);
-                }
+                self.forget_pending(reservation.record.address, now);
             }
         }
         if let (Some(version), Some(status)) = (&end.published, &plan.publish) {
             self.published(&plan.subject.key, &plan.subject.uid, version, status, now);
         }
+    }
+
+    /// Nobody makes of an address what was to be made of it.
+    pub(super) fn forget_pending(&mut self, address: IpAddr, now: Millis) {
+        let slot = self.slots.get(&address);
+        let Some(slot) = slot.filter(|slot| slot.pending.is_some()) else {
+            return;
+        };
+        let stored = slot.stored.clone();
+        let slot = stored.map(|stored| Slot {
+            stored: Some(stored),
+            pending: None,
+        });
+        self.set_slot(address, slot, now);
     }
 
     /// What a plan for another Service is about to make of an address.

@@ -2,6 +2,7 @@
 //! shall have. A new address is taken before the old one is given back.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use openelb_api::Family;
 
@@ -28,14 +29,20 @@ impl Index {
             if let Some(needs) = needs {
                 self.waiting.insert(created, key, needs);
             }
-            for eip in waited.into_iter().flat_map(|needs| needs.eips) {
-                if self.has_room(&eip) {
-                    self.waiting
-                        .wake_next(&eip, &(created, key.clone()), &mut self.woken);
-                }
-            }
+            let eips = waited.map(|needs| needs.eips).unwrap_or_default();
+            self.wake_next(eips, created, key);
         }
         decision
+    }
+
+    /// One had its turn for these Eips: where there is room left, that of the next has come.
+    pub(super) fn wake_next(&mut self, eips: Vec<Arc<str>>, created: i64, key: &ServiceKey) {
+        for eip in eips {
+            if self.has_room(&eip) {
+                self.waiting
+                    .wake_next(&eip, &(created, key.clone()), &mut self.woken);
+            }
+        }
     }
 
     fn take(&mut self, reservation: &Reservation, now: Millis) {
@@ -254,7 +261,7 @@ impl Index {
             .collect()
     }
 
-    pub(super) fn has_room(&self, eip: &str) -> bool {
+    fn has_room(&self, eip: &str) -> bool {
         let Some((name, entry)) = self.pools.iter().find(|(name, _)| ***name == *eip) else {
             return false;
         };

@@ -177,7 +177,7 @@ impl Index {
         let news = before.as_ref() != Some(&stored.record);
         // What another plan is about to make of the address stays: this may be an old word about it. Where nobody
         // knows what became of that plan, the API server's word counts.
-        let unsure = self.unsure.remove(&address);
+        let unsure = self.unsure.contains(&address);
         let pending = self
             .slots
             .get(&address)
@@ -307,15 +307,7 @@ impl Index {
     /// Forgets what plans of unknown end were to take: for one that begins to decide anew, after others may have.
     pub fn forget_unsure(&mut self, now: Millis) {
         for address in std::mem::take(&mut self.unsure) {
-            let Some(slot) = self.slots.get(&address) else {
-                continue;
-            };
-            let stored = slot.stored.clone();
-            let slot = stored.map(|stored| Slot {
-                stored: Some(stored),
-                pending: None,
-            });
-            self.set_slot(address, slot, now);
+            self.forget_pending(address, now);
         }
     }
 
@@ -324,18 +316,8 @@ impl Index {
         let Some(created) = self.services.get(key).map(|service| service.created) else {
             return;
         };
-        for eip in self.waiting.uncall(created, key) {
-            if self.has_room(&eip) {
-                self.waiting
-                    .wake_next(&eip, &(created, key.clone()), &mut self.woken);
-            }
-        }
-    }
-
-    /// When [`tick`](Self::tick) may help somebody who waits.
-    #[must_use]
-    pub fn next_tick(&self) -> Option<Millis> {
-        self.next_end_aside()
+        let eips = self.waiting.uncall(created, key);
+        self.wake_next(eips, created, key);
     }
 
     /// Ends the rest of addresses whose time is over.
